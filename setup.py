@@ -1,0 +1,35 @@
+"Everything is read from settings.ini, which nbdev reads too"
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+config = ConfigParser(delimiters=['='])
+config.read('settings.ini', encoding='utf-8')
+cfg = config['DEFAULT']
+pythons = ('3.10', '3.11', '3.12', '3.13')
+status = {'3': 'Alpha', '4': 'Beta', '5': 'Production/Stable'}[cfg['status']]
+
+setup(
+    name=cfg['lib_name'],
+    version=cfg['version'],
+    description=cfg['description'],
+    long_description=Path('README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    author=cfg['author'],
+    author_email=cfg['author_email'],
+    url=cfg['git_url'],
+    project_urls={'Documentation': cfg['doc_host'] + cfg['doc_baseurl']},
+    license='Apache-2.0',
+    keywords=cfg['keywords'].split(),
+    classifiers=[f'Development Status :: {cfg["status"]} - {status}', f'Intended Audience :: {cfg["audience"]}',
+                 'Topic :: Scientific/Engineering :: Artificial Intelligence', 'Typing :: Typed',
+                 *(f'Programming Language :: Python :: {v}' for v in pythons)],
+    python_requires=f'>={cfg["min_python"]}',
+    packages=find_packages(include=['vrlit', 'vrlit.*']),
+    package_data={'vrlit': ['py.typed', 'data/*.safetensors', 'data/*.json']},
+    install_requires=cfg['requirements'].split(),
+    extras_require={'dev': cfg['dev_requirements'].split()},
+    entry_points={'nbdev': [f'{cfg["lib_path"]}={cfg["lib_path"]}._modidx:d']},
+    zip_safe=False,
+)

@@ -1,0 +1,56 @@
+"What the tests share: the checkout under test, a copy of it to play with, and data that only developers have"
+import os, shutil, subprocess, sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get('VRLIT_SHARED') or ROOT.parent / 'shared')
+sys.path.insert(0, str(ROOT)) # this checkout is tested, whatever else is installed
+os.environ.setdefault('MPLBACKEND', 'Agg')
+
+def pytest_report_header():
+    def of(name):
+        try: return f'{name} {version(name)}'
+        except PackageNotFoundError: return f'{name} (not installed)'
+    return 'versions: ' + ', '.join(map(of, 'vrlit torch torchvision timm open_clip_torch nbdev execnb fastcore setuptools'.split()))
+
+@pytest.fixture(scope='session')
+def shared():
+    "`shared('golden')` is that path in the developers' data ($VRLIT_SHARED, else ../shared); without it the test is skipped"
+    def get(name=''):
+        if not (SHARED / name).exists(): pytest.skip(f'shared/{name} is not there: set VRLIT_SHARED to the folder that has it')
+        return SHARED / name
+    return get
+
+@pytest.fixture(scope='session')
+def golden(shared):
+    "`golden('file')`: output of an official implementation, from tests/golden/ if it is committed, else from the shared data"
+    def get(name):
+        mine = ROOT / 'tests' / 'golden' / name
+        return mine if mine.exists() else shared(f'golden/{name}')
+    return get
+
+@pytest.fixture
+def checkout(tmp_path):
+    "A copy of what the package is made from"
+    to, junk = tmp_path / 'vrlit-checkout', shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', '*.egg-info')
+    to.mkdir()
+    for name in 'nbs vrlit .ci settings.ini setup.py MANIFEST.in _quarto.yml README.md LICENSE CHANGELOG.md CITATION.cff'.split():
+        if (ROOT / name).is_dir(): shutil.copytree(ROOT / name, to / name, symlinks=True, ignore=junk)
+        else: shutil.copy2(ROOT / name, to / name)
+    return to
+
+@pytest.fixture(scope='session')
+def python():
+    "Runs this Python in a process of its own: `python('-c', code, cwd=...)` is what it printed, and exit != 0 fails the test"
+    def run(*args, timeout=300, env=(), **kwargs):
+        # nbdev_export is a silent no-op where IN_TEST is set
+        full = {k: v for k, v in os.environ.items() if k not in ('IN_TEST', 'PYTHONPATH')} | dict(env)
+        try: res = subprocess.run([sys.executable, *map(str, args)], env=full, timeout=timeout, text=True, encoding='utf-8',
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **kwargs)
+        except subprocess.TimeoutExpired as e: pytest.fail(f'not done after {timeout} s; so far:\n{e.stdout or ""}', pytrace=False)
+        if res.returncode: pytest.fail(f'exit {res.returncode}\n{res.stdout[-8000:]}', pytrace=False)
+        return res.stdout
+    return run

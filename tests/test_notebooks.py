@@ -1,0 +1,74 @@
+"Each notebook runs, alone and without network; what is exported, committed and listed agrees with them"
+import ast, re
+from pathlib import Path
+
+import nbformat, pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NBS = ROOT / 'nbs'
+tested = sorted(NBS.glob('*.ipynb'))
+notebooks = [*tested, *sorted((NBS / 'experiments').glob('*.ipynb'))]
+each = lambda paths: pytest.mark.parametrize('path', paths, ids=lambda p: p.relative_to(NBS).with_suffix('').as_posix())
+offline = dict.fromkeys(('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'), 'http://127.0.0.1:9') # nobody listens there
+
+def read(path): return nbformat.read(path, as_version=4)
+def code(nb): return [c for c in nb.cells if c.cell_type == 'code']
+
+@each(tested)
+def test_runs(path, python, tmp_path):
+    out = python('-c', f'from nbdev.test import nbdev_test; nbdev_test.__wrapped__(path={str(path)!r}, n_workers=0)',
+                 cwd=ROOT, env=offline | {'VRLIT_CACHE': str(tmp_path / 'cache')})
+    assert 'Success.' in out, out # not so when nothing was eligible
+
+@each(notebooks)
+def test_is_well_made(path):
+    nb, name = read(path), path.name
+    nbformat.validate(nb)
+    exports = any(re.search(r'^#\s*\|\s*(export|default_exp)', c.source, re.M) for c in code(nb))
+    assert path.stat().st_size <= 300_000, f'{name}: {path.stat().st_size:,} bytes; at most 300,000'
+    title = next(c for c in nb.cells if c.cell_type == 'markdown').source
+    assert re.match(r'# .+\n\n> .+', title), f'{name}: the first text cell is `# Title`, an empty line, `> what it is in one line`'
+    for c in code(nb):
+        assert not re.search(r'^#\s*\|\s*export(?!s\b)', c.source, re.M), f'{name}: `#| exports` shows the source, this hides it:\n{c.source}'
+        for o in c.outputs:
+            assert o.output_type != 'error', f'{name}: a stored error:\n{c.source}'
+            shown = str({k: v for k, v in {**o.get('data', {}), 'text': o.get('text', '')}.items() if k not in ('image/png', 'image/jpeg')})
+            there = re.search(r'/(tmp|home|root|work|Users)/[^\s\'"]*', shown)
+            assert not there, f'{name}: a path of somebody\'s machine, {there[0]}, in the output of:\n{c.source}'
+        if not exports or re.search(r'^#\s*\|\s*(exports|eval: false)|nbdev_export\(', c.source, re.M): continue
+        kinds = {type(n) for n in ast.walk(ast.parse(re.sub(r'^[%!].*', '', c.source, flags=re.M)))}
+        assert not ({ast.Import, ast.ImportFrom} & kinds and {ast.Expr, ast.Assign} & kinds), \
+            f'{name}: nbdev runs a cell with an import when it makes the site, so imports stand in cells of their own:\n{c.source}'
+    assert path in tested or not exports, f'{name}: an experiment exports nothing'
+
+def test_exports_are_in_sync(checkout, python):
+    lib = checkout / 'vrlit'
+    made = lambda: {p.relative_to(lib).as_posix(): p.read_bytes() for p in sorted(lib.rglob('*.py'))}
+    committed = made()
+    for p in lib.rglob('*.py'):
+        if p.name != '__init__.py': p.unlink() # a module without a notebook does not come back
+    python('-c', 'from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()', cwd=checkout)
+    exported = made()
+    wrong = sorted(k for k in committed.keys() | exported.keys() if committed.get(k) != exported.get(k))
+    assert not wrong, f'vrlit/ is not what the notebooks export: {wrong}; run nbdev_export'
+
+def test_notebooks_are_clean(checkout, python):
+    nbs = checkout / 'nbs'
+    stored = lambda: {p.relative_to(nbs).as_posix(): p.read_bytes() for p in sorted(nbs.rglob('*.ipynb'))}
+    committed = stored()
+    out = python('-c', 'from nbdev.clean import nbdev_clean; nbdev_clean.__wrapped__()', cwd=checkout)
+    assert 'Failed' not in out, out
+    wrong = [k for k, v in stored().items() if v != committed[k]]
+    assert not wrong, f'not clean: {wrong}; run nbdev_clean'
+
+def test_readme_is_the_index(python): python('.ci/readme.py', '--check', cwd=ROOT)
+
+def test_sidebar_lists_every_notebook():
+    import yaml
+    sections = yaml.safe_load((NBS / 'sidebar.yml').read_text())['website']['sidebar']['contents']
+    listed = [name for s in sections for name in s['contents']]
+    assert sorted(listed) == sorted(p.relative_to(NBS).as_posix() for p in notebooks)
+
+def test_pages_have_names_of_their_own():
+    pages = [p.parent / re.sub(r'^\d+[a-z0-9]*_', '', p.name) for p in notebooks]
+    assert len(set(pages)) == len(pages), f'a page drops the number, so these collide: {sorted(map(str, pages))}'

@@ -1,0 +1,29 @@
+"Visual reprogramming: y = f_out(f_pre(f_in(x))), a frozen classifier put to a new task by what goes in and what comes out."
+__version__ = "0.1.0"
+
+# A public name is found through nbdev's index and its module imported when the name is first used (PEP 562): `import vrlit`
+# costs milliseconds, and a new method is in reach as `vrlit.Name` once its notebook is exported, with no line to add here.
+
+def _homes():
+    "Public name -> module that has it. Submodules and subpackages are names as well; the command line's functions are not."
+    from ._modidx import d
+    homes = {}
+    for module, symbols in d['syms'].items():
+        names = [] if module == 'vrlit.cli' else [s.removeprefix(module + '.') for s in symbols]
+        homes.update({n: module for n in names if '.' not in n and n[0] != '_'})
+        homes[module.split('.')[1]] = ''
+    return homes
+
+def __getattr__(name):
+    from importlib import import_module
+    homes = _homes()
+    if name == '__all__': return sorted(homes)
+    if name not in homes:
+        from difflib import get_close_matches
+        near = ''.join(f', did you mean {n!r}?' for n in get_close_matches(name, homes, 1))
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}{near}', name=name)
+    value = getattr(import_module(homes[name]), name) if homes[name] else import_module(f'{__name__}.{name}')
+    globals()[name] = value
+    return value
+
+def __dir__(): return sorted({*globals(), *_homes()})

@@ -1,0 +1,1 @@
+"Label mappings: from source labels to target labels, f_out."

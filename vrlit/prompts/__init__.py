@@ -1,0 +1,1 @@
+"Prompts: what is done to the input, f_in."
