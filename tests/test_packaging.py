@@ -20,7 +20,7 @@ text = lambda name: (ROOT / name).read_text(encoding='utf-8')
 # ---- `import vrlit` ------------------------------------------------------------------------------------------------
 
 def test_public_names():
-    assert {'Reprogrammed', 'ILM', 'reprogram', 'mappings'} <= {*vrlit.__all__} <= {*dir(vrlit)}
+    assert {'Reprogrammed', 'load_source', 'load_task', 'ILM', 'sources', 'mappings'} <= {*vrlit.__all__} <= {*dir(vrlit)}
     assert 'main' not in vrlit.__all__ and not [n for n in vrlit.__all__ if n.startswith('_')]
     for name in vrlit.__all__:
         value = getattr(vrlit, name)
@@ -56,7 +56,7 @@ def test_wheel_works_without_the_repo(checkout, python, tmp_path):
     wheel, = (tmp_path / 'dist').glob('*.whl')
     with zipfile.ZipFile(wheel) as z:
         names, meta = z.namelist(), Parser().parsestr(z.read(f'vrlit-{settings["version"]}.dist-info/METADATA').decode())
-    assert {'vrlit/py.typed', 'vrlit/_modidx.py'} <= {*names}
+    assert {'vrlit/py.typed', 'vrlit/_modidx.py', 'vrlit/data/embedded.safetensors'} <= {*names}
     assert {n.split('/')[0] for n in names} == {'vrlit', f'vrlit-{settings["version"]}.dist-info'}
     assert not [n for n in names if n.endswith('.ipynb') or 'test' in n]
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / 'vrlit').rglob('*.py')}
@@ -73,8 +73,9 @@ def test_wheel_works_without_the_repo(checkout, python, tmp_path):
     empty.mkdir()
     python('-m', 'pip', 'install', '--no-deps', '--no-index', '--disable-pip-version-check', '--target', site, wheel, cwd=empty)
     run = lambda *args: python(*args, cwd=empty, env={'PYTHONPATH': str(site)})
-    out = run('-c', 'import vrlit, torch; print(vrlit.__file__); print(vrlit.ILM(1000, 10)(torch.zeros(1, 1000)).shape)')
-    assert Path(out.split('\n')[0]).is_relative_to(site) and '[1, 10]' in out, out
+    out = run('-c', 'import vrlit, torch; print(vrlit.__file__); s = vrlit.load_source();'
+                    'print(list(s(torch.zeros(1, 3, s.size, s.size)).shape), len(s.labels))')
+    assert Path(out.split('\n')[0]).is_relative_to(site) and out.split('\n')[1] == '[1, 1000] 1000', out
     assert not [*empty.iterdir()]
 
 # ---- said once, or the same everywhere -----------------------------------------------------------------------------
