@@ -23,8 +23,10 @@ def unit(
     x: Tensor, # uint8 pixels, or floats that are in [0, 1] already
     dtype: torch.dtype = torch.float32, # of the result
 ) -> Tensor: # floats in [0, 1]
-    "Pixels as numbers in [0, 1]: the space that means and standard deviations speak of."
-    return x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)
+    "Pixels as numbers in [0, 1]: the space that means and standard deviations speak of. `ValueError` for another dtype."
+    if x.dtype == torch.uint8: return x.to(dtype) / 255
+    if x.is_floating_point(): return x.to(dtype)
+    raise ValueError(f'x: expected uint8 pixels, or floating in [0, 1], got {x.dtype}')
 
 # %% ../nbs/01_sources.ipynb #6f717057
 def _count_labels(source):

@@ -285,7 +285,7 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor]]: # (x [B, 3, H, W], y int64 [B])
     "One epoch of copies, in an order that the generator alone decides; the same for splits in memory, on disk and on a device."
     if batch_size < 1: raise ValueError(f'batch_size: expected at least 1, got {batch_size}')
-    n, home = len(split), split.images.device
+    n, home = len(split), split.y.device
     device = home if device is None else torch.device(device)
     order = (torch.arange(n) if generator is None else torch.randperm(n, generator=generator)).to(home)
     if drop_last: order = order[:n - n % batch_size]
@@ -299,8 +299,10 @@ def resize(
     x: Tensor, # [B, C, H, W], uint8 or float
     size: int, # of the square result
 ) -> Tensor: # [B, C, size, size], same dtype
-    "Antialiased bilinear resize of a batch, on its device: PIL's, to within one level of 255."
+    "Antialiased bilinear resize of a batch, on its device: PIL's, to within one level of 255. `ValueError` for another shape or dtype."
+    if x.ndim != 4: raise ValueError(f'x: expected a batch [B, C, H, W], got {list(x.shape)}')
     if x.shape[-2:] == (size, size): return x
+    if x.dtype != torch.uint8 and not x.is_floating_point(): raise ValueError(f'x: expected uint8 pixels, or floating in [0, 1], got {x.dtype}')
     scale = lambda x: F.interpolate(x, size=(size, size), mode='bilinear', antialias=True)
     if x.is_floating_point() or x.device.type == 'cpu': return scale(x)
     return scale(x.float()).round_().clamp_(0, 255).to(x.dtype)
