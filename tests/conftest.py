@@ -9,6 +9,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('VRLIT_SHARED') or ROOT.parent / 'shared')
 sys.path.insert(0, str(ROOT)) # this checkout is tested, whatever else is installed
 os.environ.setdefault('MPLBACKEND', 'Agg')
+os.environ.setdefault('OMP_NUM_THREADS', '1') # before torch is imported: the threads of two processes get into each other's way
+os.environ.setdefault('HF_HUB_OFFLINE', '1')   # no test needs a network, and none waits for one
 
 def pytest_report_header():
     def of(name):

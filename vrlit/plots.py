@@ -59,6 +59,6 @@ def show(
     figure.suptitle(str(model) if title is None else title, fontsize='medium')
     for ax, image, name in zip(figure.subplots(1, len(images)), images, ['pattern', *names]):
         if image is not None: ax.imshow(image.permute(1, 2, 0))
-        ax.set_title(name, fontsize='small', va='top', y=-.08)
+        ax.set_title(name, fontsize='small', va='top', y=-.1)
         ax.set_axis_off()
     return figure

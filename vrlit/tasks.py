@@ -529,7 +529,7 @@ def _find(name: str, root: Path, seed: int, download: bool) -> tuple[dict, list[
         if folder.is_dir(): return _image_folder(folder)
     near = difflib.get_close_matches(re.sub('[-_ ]', '', name.lower()), list_tasks(), 1)
     raise ValueError(f"name: expected a task or a folder, got {name!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
-                     f"Tasks: {', '.join(list_tasks())}. Folders are looked for here and in root='{root}'.")
+                     f"Tasks: {', '.join(list_tasks())}. Folders are looked for here and in root='{str(root).replace(str(Path.home()), '~')}'.")
 
 def load_task(
     name: str, # one of `list_tasks()`, or a folder, here or in `root`: of class folders, or of train/ and test/ with such

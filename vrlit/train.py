@@ -205,7 +205,7 @@ def fit(
     with the model put back to the beginning of that epoch."""
     given = {k: v for k, v in locals().items() if k not in ('model', 'task', 'progress', 'callback')}
     _check_fit(model, task, **given)
-    device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    device = _usable(device)
     model.to(device)
     task = task.to(device) if hasattr(task, 'to') else task
     opts = _optimizers(model.trained(), optimizer, lr, weight_decay, gamma, momentum)
@@ -238,6 +238,11 @@ def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, keep, *
     if not all(0 <= m <= 1 for m in milestones): raise ValueError(f'milestones: expected shares of the epochs in 0..1, got {milestones}')
     if keep not in ('selected', 'last'): raise ValueError(f"keep: expected 'selected' or 'last', got {keep!r}")
     lr_factor(schedule, 0, 1)
+
+def _usable(device):
+    "The device, if it can be used"
+    try: return torch.empty(0, device=device or ('cuda' if torch.cuda.is_available() else 'cpu')).device
+    except (RuntimeError, AssertionError) as e: raise ValueError(f'device: {device!r} cannot be used here ({str(e).splitlines()[0]})') from None
 
 def _check_finite(losses, epoch, model, good):
     if losses.isfinite().all(): return
