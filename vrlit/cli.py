@@ -16,7 +16,7 @@ import typer
 
 import vrlit as vr
 
-# %% ../nbs/43_cli.ipynb #6a1ab39e
+# %% ../nbs/43_cli.ipynb #8e42adcb
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True, context_settings=dict(max_content_width=110))
 
 def _version(wanted: bool):
@@ -27,6 +27,7 @@ def _version(wanted: bool):
 @app.callback()
 def _main(version: Annotated[bool, typer.Option('--version', callback=_version, is_eager=True, help='Show the version.')] = False):
     "Visual reprogramming: a frozen classifier put to a new task by learning what goes in and what comes out."
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # before torch is imported
 
 @contextmanager
 def _told() -> Iterator[None]:

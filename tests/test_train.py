@@ -1,0 +1,92 @@
+"Training: what it leaves alone, what it repeats, and what it says when the data are not as they should be"
+import warnings
+from types import SimpleNamespace
+
+import pytest, torch
+from torch import nn
+
+import vrlit as vr
+
+def model(mapping, K=4, size=16):
+    "A small random source of 12 labels, and a full watermark"
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 12))
+    source = vr.load_source(net, size=size)
+    return vr.Reprogrammed(vr.Watermark(source), source, mapping(12, K))
+
+def data(n=80, K=4, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % K
+    return (torch.randint(0, 64, (n, 3, 16, 16), generator=g) + 48 * y.view(-1, 1, 1, 1)).to(torch.uint8), y
+
+quick = dict(epochs=2, batch_size=16, lr=.1, progress=False, device='cpu')
+
+@pytest.mark.parametrize('mapping', [vr.RLM, vr.FLM, vr.ILM])
+def test_the_source_is_bit_identical_after_training(mapping):
+    m, task = model(mapping), vr.make_task('t', data())
+    before = {k: v.clone() for k, v in m.source.state_dict().items()}
+    assert len(before) >= 8 and any('running_mean' in k for k in before)
+    around = nn.ModuleList([m]).train().requires_grad_()  # somebody reaches for the source from above
+    vr.fit(around[0], task, **quick)
+    assert all(torch.equal(v, before[k]) for k, v in m.source.state_dict().items())
+    assert all(p.grad is None and not p.requires_grad for p in m.source.parameters()) and m.prompt.pattern.abs().sum() > 0
+
+def test_a_seed_decides_everything():
+    task, run = vr.make_task('t', data()), lambda **kw: (lambda m: (vr.fit(m, task, **quick | kw), m))(model(vr.ILM))
+    (a, m), (b, n), (c, _) = run(seed=3), run(seed=3), run(seed=4)
+    no_time = lambda log: [{k: v for k, v in row.items() if k != 'seconds'} for row in log]
+    assert a.losses == b.losses and no_time(a.log) == no_time(b.log) and a.losses != c.losses
+    assert all(torch.equal(v, n.adapter()[k]) for k, v in m.adapter().items())
+
+def test_training_leaves_the_global_generator_alone():
+    m = model(vr.ILM)
+    torch.manual_seed(7); want = torch.rand(3)
+    torch.manual_seed(7); vr.fit(m, vr.make_task('t', data()), **quick)
+    assert torch.equal(torch.rand(3), want)
+
+def test_a_class_missing_from_training():
+    (x, y), test = data(), data(seed=1)
+    with pytest.warns(UserWarning, match=r"no training image of \['1'\]"):
+        task = vr.make_task('t', (x[y != 1], y[y != 1]), test, labels=list('0123'), val=None)
+    stats, m = vr.LabelCounts(12, 4), model(vr.ILM)
+    with torch.no_grad():
+        for a, b in vr.batches(task.train, 16): stats.update(m.source(m.prompt(a)), b)
+    assert stats.counts[:, 1].sum() == 0 and stats.counts.sum(0).tolist() == [20, 0, 20, 20]
+    with pytest.warns(UserWarning, match='no training data of target label 1'): vr.update_mapping(m, task.train)
+    seq = m.mapping.sequence[:, 0].tolist()
+    free = [s for s in range(12) if s not in (seq[0], seq[2], seq[3])]
+    assert all(stats.counts[seq[t], t] > 0 or t == 1 for t in range(4) if stats.counts[:, t].max() > 20) and seq[1] in free
+    assert seq == vr.greedy_assignment(stats.counts)[:, 0].tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        assert len(vr.fit(m, task, **quick).log) == 2
+
+def test_labels_out_of_range():
+    x, y = data()
+    with pytest.raises(ValueError, match=r'train: expected labels in 0\.\.2'): vr.make_task('t', (x, y), (x, y), labels=list('abc'))
+    stray = SimpleNamespace(K=3, labels=list('abc'), train=vr.Split(x, y), val=None, test=vr.Split(x, y)) # not checked by Task
+    with pytest.raises(ValueError, match='target labels are not among 0..2'): vr.fit(model(vr.ILM, 3), stray, **quick)
+
+@pytest.mark.parametrize('x, said', [
+    (torch.zeros(8, 3, 16, 16, dtype=torch.int64), 'expected uint8 images, or floating'),
+    (torch.full((8, 3, 16, 16), 255.), r'floating images in \[0, 1\], got values from 255'),
+    (torch.zeros(8, 16, 16, 3, dtype=torch.uint8), r'permute\(0, 3, 1, 2\)'),
+    (torch.zeros(8, 2, 16, 16, dtype=torch.uint8), 'expected images of shape'),
+    (torch.zeros(7, 3, 16, 16, dtype=torch.uint8), 'got 8 labels for 7 images')], ids='integers bytes-as-floats channels-last two-channels too-few'.split())
+def test_images_of_another_kind(x, said):
+    with pytest.raises(ValueError, match=said): vr.make_task('t', (x, torch.arange(8) % 4))
+
+def test_more_target_labels_than_source_labels():
+    for mapping in vr.RLM, vr.FLM, vr.ILM:
+        with pytest.raises(ValueError, match='13 target labels at 1 source label each need 13, the source has 12'): mapping(12, 13)
+
+def test_three_reports():
+    task = vr.make_task('t', data(), data(seed=1), val=.25)
+    m = model(vr.ILM)
+    r = vr.fit(m, task, **quick | dict(epochs=4))
+    assert [row['epoch'] for row in r.log] == [0, 1, 2, 3] and r.last is r.log[-1] and r.log[0]['remapped'] > 0
+    assert r.selected is max(r.log, key=lambda row: row['val_acc']) and r.test_best['test_acc'] == max(row['test_acc'] for row in r.log)
+    assert vr.evaluate(m, task.test).accuracy == r.selected['test_acc'] # the model holds the selected epoch
+    last = model(vr.ILM)
+    r = vr.fit(last, task, **quick | dict(epochs=4, keep='last'))
+    assert vr.evaluate(last, task.test).accuracy == r.last['test_acc']
