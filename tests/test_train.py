@@ -1,5 +1,5 @@
 "Training: what it leaves alone, what it repeats, and what it says when the data are not as they should be"
-import warnings
+import inspect, warnings
 from types import SimpleNamespace
 
 import pytest, torch
@@ -37,6 +37,12 @@ def test_a_seed_decides_everything():
     no_time = lambda log: [{k: v for k, v in row.items() if k != 'seconds'} for row in log]
     assert a.losses == b.losses and no_time(a.log) == no_time(b.log) and a.losses != c.losses
     assert all(torch.equal(v, n.adapter()[k]) for k, v in m.adapter().items())
+
+def test_recipes_are_arguments_of_fit():
+    for prompt in vr.Padding, vr.Watermark:
+        for name, recipe in prompt.recipes.items(): inspect.signature(vr.fit).bind(None, None, **recipe)
+    m = model(vr.ILM)
+    assert len(vr.fit(m, vr.make_task('t', data()), **m.prompt.recipes['resnet'] | quick).log) == 2
 
 def test_training_leaves_the_global_generator_alone():
     m = model(vr.ILM)

@@ -21,8 +21,8 @@ def prompted(
     x: Tensor, # [B, C, ., .], images of the task
 ) -> Tensor: # pixels in [0, 1], [B, C, H, H], on the CPU
     "`f_in(x)` as an image: the source's normalisation undone, and cut to what a screen can show."
-    f, p = model.source, next(model.source.parameters())
-    return (model.prompt(x.to(p.device)) * f.std + f.mean).clamp(0, 1).float().cpu()
+    f = model.source
+    return (model.prompt(x.to(f.mean.device)) * f.std + f.mean).clamp(0, 1).float().cpu()
 
 # %% ../nbs/52_plots.ipynb #26b2d7dd
 def mapped_names(

@@ -87,7 +87,7 @@ def _load(model, state):
 # %% ../nbs/00_reprogram.ipynb #466919c8
 def _rows(model):
     "(letter, part, trained parameters) of the equation, from right to left"
-    named = lambda part: getattr(part, 'name', None) or type(part).__name__
+    named = lambda part: getattr(part, 'name', None) or type(getattr(part, 'model', part)).__name__
     trained = lambda letter: sum(p.numel() for k, p in model.trained().items() if k.startswith(letter))
     return [(f, named(getattr(model, part)), trained(part)) for f, part in
             (('f_in', 'prompt'), ('f_pre', 'source'), ('f_out', 'mapping'))]

@@ -74,7 +74,7 @@ def _eval(model):
     finally:
         for m, mode in modes.items(): m.training = mode
 
-def _device(model) -> torch.device: return next(model.source.parameters()).device
+def _device(model) -> torch.device: return next(model.parameters()).device
 
 def evaluate(
     model: Reprogrammed,

@@ -24,7 +24,7 @@ def margins(
 
 # %% ../../nbs/10_padding.ipynb #33e70c8f
 class Padding(nn.Module):
-    """`f_in(x) = (pad(x) + M * sigmoid(delta) - mean) / std`: a learned frame around the image (ILM-VP, section 3, CNN sources).
+    """`f_in(x) = (pad(x) + M * sigmoid(delta) - mean) / std`: a learned frame around the image (Chen et al., ILM-VP, CVPR 2023).
 
     The pattern starts at 0, so the frame starts out grey: sigmoid(0) = 0.5, as in the published code. The paper's algorithm speaks of
     no prompt at all there, and the first label mapping sees the difference."""
