@@ -155,6 +155,7 @@ def _torchvision(arch, weights, file, kwargs):
         _fit(model, state, tag.url)
     return model, dict(size=preset.crop_size[0], mean=preset.mean, std=preset.std, labels=tag.meta['categories']), tag.name
 
+# %% ../nbs/01_sources.ipynb #bbde802b
 def _timm(arch, weights, file, kwargs):
     import timm
     from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
@@ -173,6 +174,7 @@ def _timm(arch, weights, file, kwargs):
               ImageNetInfo(subset).label_descriptions())
     return model, dict(size=data['input_size'][-1], mean=data['mean'], std=data['std'], labels=labels), model.pretrained_cfg.get('tag')
 
+# %% ../nbs/01_sources.ipynb #533d18d5
 def _embedded(arch, weights, file, kwargs):
     from timm.models.efficientnet import _gen_mobilenet_v1
     model = _gen_mobilenet_v1('mobilenetv1_100', **{'channel_multiplier': .25, 'pad_type': 'same', **kwargs})
@@ -180,6 +182,7 @@ def _embedded(arch, weights, file, kwargs):
     known = dict(size=96, mean=.5, std=.5, labels=imagenet_labels())
     return model.to(memory_format=torch.channels_last), known, 'MobileNetV1 0.25' if weights else None # a third faster so on a CPU
 
+# %% ../nbs/01_sources.ipynb #bbb2c129
 def _find(name):
     "(builder, architecture) of a source name"
     if name == 'embedded': return _embedded, name

@@ -351,6 +351,7 @@ def _native_size(paths) -> int | None:
     w, h = sizes.pop()
     return w if w == h else None
 
+# %% ../nbs/02_tasks.ipynb #b859db1a
 def _write_npy(paths, size: int, file: Path):
     "Decodes all images into `file`, or leaves nothing"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -435,6 +436,8 @@ _SETS = dict(
     ucf101=_Set('101 actions, the middle frames of videos; with the split of CoOp only', None, {}, '',
         ('ucf101', 'split_zhou_UCF101.json', 'UCF-101-midframes')),
 )
+
+# %% ../nbs/02_tasks.ipynb #4240a566
 _BUILT_IN = dict(
     digits=(_digits, '1,797 handwritten digits, 8 x 8; built in'),
     squares=(_squares, 'counting one to ten squares, 36 x 36; built in'),
@@ -531,6 +534,7 @@ def _find(name: str, root: Path, seed: int, download: bool) -> tuple[dict, list[
     raise ValueError(f"name: expected a task or a folder, got {name!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
                      f"Tasks: {', '.join(list_tasks())}. Folders are looked for here and in root='{str(root).replace(str(Path.home()), '~')}'.")
 
+# %% ../nbs/02_tasks.ipynb #1e561a50
 def load_task(
     name: str, # one of `list_tasks()`, or a folder, here or in `root`: of class folders, or of train/ and test/ with such
     root: str | Path = '~/data', # where data sets are
