@@ -1,6 +1,5 @@
 "The command line, as a user runs it: in a process of its own"
 import os, re, subprocess, sys
-from pathlib import Path
 
 import numpy as np, pytest
 from conftest import ROOT

@@ -1,7 +1,6 @@
 """Tasks from files: every layout that torchvision and CoOp use, generated small, and, where `$VRLIT_SHARED` or `../shared` exists, real sets."""
 import gzip, json, os, pickle, zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest

@@ -8,7 +8,6 @@ __all__ = ['Frozen', 'Reprogrammed']
 # %% ../nbs/00_reprogram.ipynb #5d1cd984
 from html import escape
 
-import torch
 from torch import Tensor, nn
 
 # %% ../nbs/00_reprogram.ipynb #ed66231b

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
 from .reprogram import Reprogrammed
 from .tasks import Split, Task, batches
