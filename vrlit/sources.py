@@ -174,13 +174,13 @@ def _timm(arch, weights, file, kwargs):
               ImageNetInfo(subset).label_descriptions())
     return model, dict(size=data['input_size'][-1], mean=data['mean'], std=data['std'], labels=labels), model.pretrained_cfg.get('tag')
 
-# %% ../nbs/01_sources.ipynb #533d18d5
+# %% ../nbs/01_sources.ipynb #a74e0920
 def _embedded(arch, weights, file, kwargs):
     from timm.models.efficientnet import _gen_mobilenet_v1
     model = _gen_mobilenet_v1('mobilenetv1_100', **{'channel_multiplier': .25, 'pad_type': 'same', **kwargs})
     if weights and not file: _fit(model, read_weights(files('vrlit') / 'data' / 'embedded.safetensors'), 'embedded.safetensors')
     known = dict(size=96, mean=.5, std=.5, labels=imagenet_labels())
-    return model.to(memory_format=torch.channels_last), known, 'MobileNetV1 0.25' if weights else None # a third faster so on a CPU
+    return model.to(memory_format=torch.channels_last), known, 'MobileNetV1 0.25' if weights else None # suits depthwise convolutions on a CPU
 
 # %% ../nbs/01_sources.ipynb #bbb2c129
 def _find(name):
