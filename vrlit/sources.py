@@ -7,6 +7,7 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'unit', 'Source', 'read_weights', 'i
 
 # %% ../nbs/01_sources.ipynb #7398ad01
 import difflib
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 
@@ -81,7 +82,15 @@ class Source(Frozen):
         return (f"{self.name}: {self.size} x {self.size} pixels -> {self.S:,} source labels "
                 f"({', '.join(self.labels[:3])}, ...), {n:,} frozen parameters")
 
-    def _repr_html_(self) -> str: return f'<p>{self}</p>'
+    def _repr_html_(self) -> str: return _card(self)
+
+# %% ../nbs/01_sources.ipynb #f27307df
+def _card(source):
+    names, numbers = ', '.join(source.labels[:3]), lambda v: ', '.join(f'{x:.4g}' for x in v.flatten().tolist())
+    rows = dict(input=f'{source.size} x {source.size} pixels', mean=numbers(source.mean), std=numbers(source.std),
+                labels=f'{source.S:,} ({names}{", ..." * (source.S > 3)})', frozen=f'{sum(p.numel() for p in source.parameters()):,} parameters')
+    rows = ''.join(f'<tr><th style="text-align:left">{k}</th><td style="text-align:left">{escape(v)}</td></tr>' for k, v in rows.items())
+    return f'<table><caption><b>{escape(source.name)}</b></caption>{rows}</table>'
 
 # %% ../nbs/01_sources.ipynb #d217fc24
 def read_weights(
@@ -138,7 +147,7 @@ def list_sources(
 # %% ../nbs/01_sources.ipynb #02a9bfad
 def _offline(name, url, e):
     return ConnectionError(f"The weights of {name} could not be downloaded ({type(e).__name__}: {str(e).partition('. ')[0]}). "
-        f"Fetch {url} where there is a network, and pass the file: load_source('{name}', weights='{Path(url).name}'). "
+        f"Fetch {url} where there is a network, put it anywhere here, and pass its path: load_source('{name}', weights='{Path(url).name}'). "
         f"Without any weights: load_source('{name}', weights=False), or load_source('embedded'), which is always there.")
 
 def _torchvision(arch, weights, file, kwargs):
@@ -183,11 +192,12 @@ def _embedded(arch, weights, file, kwargs):
     return model.to(memory_format=torch.channels_last), known, 'MobileNetV1 0.25' if weights else None # suits depthwise convolutions on a CPU
 
 # %% ../nbs/01_sources.ipynb #bbb2c129
-def _find(name):
-    "(builder, architecture) of a source name"
+def _find(name, tag=None):
+    "(builder, architecture) of a source name; a tag that only timm has decides for timm"
     if name == 'embedded': return _embedded, name
     import timm, torchvision.models as tv
     library, _, arch = _ALIASES.get(name, name).rpartition('/')
+    if not library and tag and f'{arch}.{tag}' in timm.list_pretrained(f'{arch}.*'): return _timm, arch
     if library in ('', 'torchvision') and arch in tv.list_models(module=tv): return _torchvision, arch
     if library in ('', 'timm') and timm.is_model(arch.partition('.')[0]): return _timm, arch
     names = list_sources()
@@ -215,8 +225,8 @@ def load_source(
     if isinstance(model, nn.Module):
         if kwargs: raise ValueError(f'{", ".join(kwargs)}: arguments for an architecture given by name; your own module is already built')
         return Source(_fit(model, read_weights(weights), weights) if isinstance(weights, (str, Path)) else model, **given)
-    build, arch = _find(model)
     file = weights if isinstance(weights, Path) or str(weights).endswith(('.safetensors', '.pth', '.pt', '.bin', '.tar')) else None
+    build, arch = _find(model, tag=weights if isinstance(weights, str) and not file else None)
     state = read_weights(file) if file else None
     net, known, tag = build(arch, True if file else weights, file, kwargs)
     if state is not None: _fit(net, state, file)
