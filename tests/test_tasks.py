@@ -1,5 +1,5 @@
 """Tasks from files: every layout that torchvision and CoOp use, generated small, and, where `$VRLIT_SHARED` or `../shared` exists, real sets."""
-import gzip, json, os, pickle, zipfile
+import gzip, hashlib, json, os, pickle, warnings, zipfile
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vrlit import tasks
-from vrlit.tasks import Split, Task, batches, load_task, make_task
+from vrlit import loaders, tasks
+from vrlit.loaders import load_task
+from vrlit.tasks import Split, batches, make_task
 
 SHARED = Path(os.environ.get('VRLIT_SHARED') or Path(__file__).parents[2] / 'shared') / 'datasets'
 
@@ -19,6 +20,8 @@ def shared(name):
 def noise(path, seed=0, h=20, w=24):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8)).save(path)
+
+def npy(cache): return sorted(p for p in cache.glob('*') if p.suffix != '.key') # all that a load leaves there, but for small notes
 
 def sizes(task): return {k: len(s) for k, s in task.splits.items()}
 
@@ -118,9 +121,9 @@ def test_sun397_does_not_depend_on_the_order_of_the_file_system(tmp_path, monkey
 
 # ---- the layouts of CoOp, generated --------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('name', [k for k, s in tasks._SETS.items() if s.coop])
+@pytest.mark.parametrize('name', [k for k, s in loaders._SETS.items() if s.coop])
 def test_coop(tmp_path, name):
-    folder, file, images = tasks._SETS[name].coop
+    folder, file, images = loaders._SETS[name].coop
     items = [[f'sub/{i}.jpg', i % 2, ('zoo', 'air')[i % 2]] for i in range(8)]
     for i, (path, *_) in enumerate(items): noise(tmp_path / folder / images / path, i)
     (tmp_path / folder / file).write_text(json.dumps(dict(train=items[:4], val=items[4:6], test=items[6:])))
@@ -137,25 +140,25 @@ def test_coop(tmp_path, name):
 
 @pytest.fixture
 def pile(tmp_path):
-    for i in range(60): noise(tmp_path / 'pile' / 'ab'[i % 2] / f'{i:02}.png', i)
+    for i in range(60): noise(tmp_path / 'pile' / 'ab'[i % 2] / f'{i:02}.png', i, 20, 20)
     return tmp_path / 'pile'
 
 @pytest.mark.parametrize('fault', [KeyboardInterrupt(), MemoryError(), OSError(28, 'No space left on device')])
 def test_an_interrupted_cache_leaves_nothing(pile, cache, monkeypatch, fault):
-    decode, seen = tasks._decode, []
-    def one(path, size):
-        seen.append(path)
+    decode, seen = loaders._decode, []
+    def one(*args):
+        seen.append(args)
         if len(seen) == 20: raise fault
-        return decode(path, size)
-    monkeypatch.setattr(tasks, '_decode', one)
+        return decode(*args)
+    monkeypatch.setattr(loaders, '_decode', one)
     with pytest.raises(type(fault)): load_task(str(pile))
-    assert list(cache.iterdir()) == []
-    monkeypatch.setattr(tasks, '_decode', decode)
+    assert npy(cache) == []
+    monkeypatch.setattr(loaders, '_decode', decode)
     assert sum(sizes(load_task(str(pile))).values()) == 60
 
 def test_a_second_load_decodes_nothing(pile, monkeypatch):
     first = load_task(str(pile))
-    monkeypatch.setattr(tasks, '_decode', None)
+    monkeypatch.setattr(loaders, '_decode', None)
     second = load_task(str(pile), seed=1)                                            # another cut, the same images
     assert not torch.equal(first.train.x, second.train.x)
 
@@ -167,13 +170,98 @@ def test_truncated_file(tmp_path, cache, keep, suffix):
     bad.write_bytes(bad.read_bytes()[:keep])
     with pytest.raises(ValueError, match='unreadable image file') as e: load_task(str(tmp_path / 'f'), size=16, val=None)
     assert str(bad) in str(e.value)
-    assert not cache.exists() or not list(cache.iterdir())
+    assert npy(cache) == []
+
+@pytest.mark.parametrize('suffix', ['gif', 'webp', 'png'])
+def test_animated_image(pile, suffix):
+    frames = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (20, 20, 3), dtype=np.uint8)) for i in range(3)]
+    frames[0].save(pile / 'a' / f'film.{suffix}', save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match=rf'film.{suffix}: expected a still image, got an animation of 3 frames'): load_task(str(pile))
+
+def test_decompression_bomb(pile, tmp_path, cache):
+    "A file of 50 KB that claims 400 million pixels, in a folder and in a zip"
+    import struct, zlib
+    chunk = lambda kind, data: struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    bomb = b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 20000, 20000, 1, 0, 0, 0, 0)) + \
+        chunk(b'IDAT', zlib.compress(bytes(20000 * 2501), 9)) + chunk(b'IEND', b'')
+    (pile / 'a' / 'bomb.png').write_bytes(bomb)
+    with zipfile.ZipFile(tmp_path / 'pile.zip', 'w') as z:
+        for p in pile.rglob('*.png'): z.write(p, p.relative_to(pile))
+    for name in ('pile', 'pile.zip'):
+        with pytest.raises(ValueError, match='bomb.png: .*exceeds limit of .* pixels'): load_task(name, tmp_path)
+    assert npy(cache) == []
+
+def test_empty_class_folder(pile, tmp_path):
+    (pile / 'nothing').mkdir()
+    with pytest.raises(ValueError, match=r"pile: expected a folder of images \(.jpg .*\) for each class, found no image in class folder 'nothing'"): load_task(str(pile))
+    with zipfile.ZipFile(tmp_path / 'pile.zip', 'w') as z:
+        for p in pile.rglob('*'): z.write(p, p.relative_to(pile))
+    with pytest.raises(ValueError, match="found no image in class folder 'nothing'"): load_task(str(tmp_path / 'pile.zip'))
+
+def test_a_split_file_that_names_a_missing_image(tmp_path):
+    folder, file, images = loaders._SETS['dtd'].coop
+    items = [[f'{i}.jpg', i % 2, 'ab'[i % 2]] for i in range(6)]
+    for i in range(5): noise(tmp_path / folder / images / f'{i}.jpg', i)
+    (tmp_path / folder / file).write_text(json.dumps(dict(train=items[:2], val=items[2:4], test=items[4:])))
+    with pytest.raises(FileNotFoundError, match=rf'{file}: lists 6 images, 1 of which are not there, the first .*5.jpg'): load_task('dtd', tmp_path)
+
+def test_fewer_images_than_shots(pile):
+    with pytest.raises(ValueError, match=r"k: expected 40 training images per class, pile has fewer: \{'a': \d+, 'b': \d+\}"): load_task(str(pile), shots=40)
+
+@pytest.mark.parametrize('y, got', [([0., 1.], 'torch.float64'), (['cat', 'dog'], r"\['cat', 'dog'\]"), (np.array(['cat', 'dog'], dtype=object), 'cat'),
+                                    ([True, False], 'torch.bool'), ([[0], [1]], r'\[2, 1\]')])
+def test_labels_of_another_kind(y, got):
+    with pytest.raises(ValueError, match=f'y: expected integer labels of shape .N., got .*{got}'): make_task('t', (np.zeros((2, 4, 4), np.uint8), y))
+
+def test_half_a_cache_is_made_again(pile, cache):
+    task = load_task(str(pile))
+    (file,) = npy(cache)
+    for keep in (0, 60, 5000):
+        data = file.read_bytes()
+        file.unlink(); file.write_bytes(data[:keep])
+        with pytest.warns(UserWarning, match=f'{file.name} is damaged and will be made again'): again = load_task(str(pile))
+        assert torch.equal(again.train.x, task.train.x) and npy(cache) == [file]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        load_task(str(pile))
+
+def test_a_disk_that_fills_while_caching(pile, cache, python):
+    "A real limit of the system on the length of a file, so that a write fails; and a disk that is full before"
+    code = f"""
+import resource, vrlit
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try: vrlit.load_task({str(pile)!r}, size=64, cache={str(cache)!r})
+except OSError as e: print(type(e).__name__, e)
+"""
+    said = python('-c', code)
+    assert 'No space left' in said or 'cache: no room for' in said
+    assert 'VRLIT_CACHE' in said and str(cache) in said and npy(cache) == []
+    from collections import namedtuple
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(loaders.shutil, 'disk_usage', lambda p: namedtuple('Usage', 'total used free')(1, 1, 1000))
+        with pytest.raises(OSError, match='cache: no room for 1 MB of decoded images, 0 MB free'): load_task(str(pile), size=64)
+    assert npy(cache) == []
+
+def test_hugging_face(tmp_path, pile):
+    hf = pytest.importorskip('datasets')
+    paths = sorted(map(str, pile.rglob('*.png')))
+    table = hf.Dataset.from_dict(dict(image=paths, label=[Path(p).parent.name == 'b' for p in paths])).cast_column('image', hf.Image())
+    data = table.cast_column('label', hf.ClassLabel(names=['a', 'b'])).train_test_split(.2, seed=0)
+    data.save_to_disk(str(tmp_path / 'saved'))
+    saved, memory = load_task('saved', tmp_path, val=None), load_task(data, val=None)
+    assert saved.labels == ['a', 'b'] and sizes(saved) == dict(train=48, test=12) and saved.size == 20
+    assert torch.equal(saved.train.x, memory.train.x) and saved.train.y.tolist() == data['train']['label'][:]
+    assert (saved.test.x[0].permute(1, 2, 0).numpy() == np.asarray(data['test'][0]['image'])).all()
+    words = hf.Dataset.from_dict(dict(image=paths, label=[Path(p).parent.name for p in paths])).cast_column('image', hf.Image())
+    assert load_task(words).labels == ['a', 'b']
+    hidden = hf.DatasetDict(train=data['train'], test=data['test'].remove_columns('label').add_column('label', [-1] * 12))
+    assert sum(sizes(load_task(hidden)).values()) == 48
 
 def test_no_network(tmp_path, monkeypatch):
     from urllib.error import URLError
     def none(*a, **kw): raise URLError('no network')
     monkeypatch.setattr('urllib.request.urlopen', none)
-    for name, s in tasks._SETS.items():
+    for name, s in loaders._SETS.items():
         with pytest.raises(FileNotFoundError) as e: load_task(name, tmp_path / name, download=True)
         assert e.value.__cause__ is not None and str(tmp_path / name) in str(e.value)
         assert all(part in str(e.value) for part in ([s.files] if s.files else []) + ([s.coop[1]] if s.coop else []))
@@ -188,8 +276,34 @@ def test_a_split_that_streams_is_never_read_whole(pile, monkeypatch):
     task = load_task(str(pile), memory=0)
     monkeypatch.setattr(Split, 'x', property(lambda self: 1 / 0))
     few = task.few_shot(3)
-    for x, y in batches(few.train, 4, generator=torch.Generator().manual_seed(0)): assert x.shape[1:] == (3, 128, 128)
-    assert few.train.images is task.test.images and 'on disk' in repr(task)
+    for x, y in batches(few.train, 4, generator=torch.Generator().manual_seed(0)): assert x.shape[1:] == (3, 20, 20)
+    assert few.train.images is task.train.images and 'on disk' in repr(task)
+
+def test_200_000_images_stream_in_little_memory(tmp_path, python):
+    "An epoch and a label mapping over a set of 154 MB; its logits alone would be 800 MB"
+    code = """
+import resource, sys, numpy as np, torch, vrlit as vr
+N, S, K = 200_000, 1000, 10
+x = np.lib.format.open_memmap('x.npy', 'w+', np.uint8, (N, 3, 16, 16))
+for i in range(0, N, 10_000): x[i:i + 10_000] = np.random.default_rng(i).integers(0, 256, (10_000, 3, 16, 16), dtype=np.uint8)
+del x
+x, y = np.load('x.npy', mmap_mode='r'), torch.arange(N) % K
+net = torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Flatten(), torch.nn.Linear(12, S))
+source = vr.load_source(net, size=16)
+task = vr.make_task('large', (x, y), (x[:1000], y[:1000]), val=None)
+model = vr.Reprogrammed(vr.Watermark(source), source, vr.FLM(S, K))
+def now(): return int(open('/proc/self/status').read().split('VmRSS:')[1].split()[0]) / 1024
+def peak(): return int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024
+list(zip(range(3), vr.batches(task.train, 256, generator=torch.Generator().manual_seed(0)))); vr.evaluate(model, task.test)
+open('/proc/self/clear_refs', 'w').write('5') # the peak starts here
+before, seen = now(), 0
+for bx, by in vr.batches(task.train, 256, generator=torch.Generator().manual_seed(0)): seen += len(by)
+vr.update_mapping(model, task.train)
+print(seen, int(peak() - before))
+"""
+    if not os.access('/proc/self/clear_refs', os.W_OK): pytest.skip('the peak of the resident set is measured through /proc')
+    seen, growth = map(int, python('-c', code, cwd=tmp_path).split())
+    assert seen == 200_000 and growth < 40, f'{growth} MB'
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 def test_device(pile, monkeypatch):
@@ -209,15 +323,15 @@ def test_real_textures(tmp_path, cache):
     task = load_task('dtd10', tmp_path, size=64)
     assert task.labels[0] == 'banded' and sizes(task) == dict(train=864, val=96, test=240)
     assert torch.bincount(task.test.y).tolist() == [24] * 10 and set(torch.bincount(task.val.y).tolist()) <= {9, 10}
-    (file,) = cache.iterdir()
+    (file,) = npy(cache)
     with Image.open(sorted((folder / 'banded').iterdir())[0]) as im:
         assert (np.load(file)[0].transpose(1, 2, 0) == np.asarray(im.convert('RGB').resize((64, 64), Image.BILINEAR))).all()
     disk = load_task('dtd10', tmp_path, size=64, memory=0)
-    assert list(cache.iterdir()) == [file] and torch.equal(disk.val.x, task.val.x)
+    assert npy(cache) == [file] and torch.equal(disk.val.x, task.val.x)
     bad = next((folder / task.labels[-1]).iterdir())
     bad.write_bytes(bad.read_bytes()[:-1000])
     with pytest.raises(ValueError, match=bad.name): load_task('dtd10', tmp_path, size=64)
-    assert list(cache.iterdir()) == [file]
+    assert npy(cache) == [file]
 
 def test_real_cifar10_folder(tmp_path):
     some = lambda name: int('0' + ''.join(c for c in Path(name).stem if c.isdigit())) < 500
@@ -225,16 +339,88 @@ def test_real_cifar10_folder(tmp_path):
     task = load_task('cifar', tmp_path, shots=16)
     assert task.size == 32 and task.labels[:2] == ['airplane', 'automobile'] and len(task.train) == 160   # native size is kept
 
-def test_real_arrays():
-    z = np.load(shared('gtsrb_4300train_4300test_32px.npz'))
-    nchw = lambda x: x.transpose(0, 3, 1, 2).copy() if x.shape[-1] == 3 else x
-    task = make_task('signs', (nchw(z['x_train']), z['y_train']), (nchw(z['x_test']), z['y_test']), labels=tasks._SIGNS)
-    assert task.K == 43 and len(task.test) == 4300 and isinstance(task, Task)
+def test_real_signs(tmp_path):
+    "The arrays as they are; and as torchvision's layout, .ppm and CSV"
+    file = shared('gtsrb_4300train_4300test_32px.npz')
+    task = load_task(str(file))
+    z = np.load(file)
+    assert (task.K, len(task.test), task.size) == (43, 4300, 32) and (task.test.x.permute(0, 2, 3, 1).numpy() == z['x_test']).all()
+    assert task.record()['splits']['test']['labels_sha256'] == hashlib.sha256(z['y_test'].astype('<i8').tobytes()).hexdigest()
+    rows = [(z[f'x_{part}'][z[f'y_{part}'] == k][0], k, part) for k in range(43) for part in ('train', 'test')]
+    base = tmp_path / 'gtsrb'
+    for x, k, part in rows:
+        path = base / (f'GTSRB/Training/{k:05}/00000.ppm' if part == 'train' else f'GTSRB/Final_Test/Images/{k:05}.ppm')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x).save(path)
+    (base / 'GT-final_test.csv').write_text('Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n' + ''.join(f'{k:05}.ppm;32;32;0;0;31;31;{k}\n' for k in range(43)))
+    signs = load_task('gtsrb', tmp_path, val=None)
+    assert signs.labels[14] == 'stop' and signs.train.y.tolist() == signs.test.y.tolist() == list(range(43))
+    assert (signs.train.x[14].permute(1, 2, 0).numpy() == rows[28][0]).all() and not signs.augment().flip
 
-def test_real_grey_digits():
-    read = lambda name, skip: np.frombuffer(gzip.decompress(name.read_bytes()), np.uint8, offset=skip).copy()
-    files = sorted(SHARED.glob('mnist_t10k-*.gz'))
-    if len(files) != 2: pytest.skip('mnist_t10k-*.gz are not there: set VRLIT_SHARED')
-    x, y = read(files[0], 16).reshape(-1, 28, 28), read(files[1], 8)
-    task = make_task('mnist', (x, y))
-    assert sizes(task) == dict(train=7200, val=800, test=2000) and task.size == 28 and task.train.shape == (3, 28, 28)
+def test_real_digits(tmp_path):
+    "MNIST's test digits in the original files; the first thousand stand in for the training file, which is not here"
+    raw = tmp_path / 'MNIST' / 'raw'
+    raw.mkdir(parents=True)
+    for kind, item in dict(images=784, labels=1).items():
+        head = 16 if kind == 'images' else 8
+        name = f'{kind}-idx{3 if kind == "images" else 1}-ubyte'
+        data = gzip.decompress(shared(f'mnist_t10k-{name}.gz').read_bytes())
+        (raw / f't10k-{name}').write_bytes(data)
+        (raw / f'train-{name}').write_bytes(data[:4] + (1000).to_bytes(4, 'big') + data[8:head + 1000 * item])
+    task = load_task('mnist', tmp_path)
+    assert sizes(task) == dict(train=900, val=100, test=10000) and task.size == 28 and task.train.shape == (3, 28, 28)
+    assert task.test.y[:5].tolist() == [7, 2, 1, 0, 4] and task.labels[7].startswith('7') and not task.flip   # as everybody knows them
+
+def test_real_cifar10(tmp_path, monkeypatch):
+    "Real photographs in the original pickles"
+    folder = tmp_path / 'cifar-10-batches-py'
+    folder.mkdir()
+    with zipfile.ZipFile(shared('cifar10_10ktrain_10ktest_jpg.zip')) as z:
+        names = {part: sorted(n for n in z.namelist() if f'{part}/' in n and n.endswith('.jpg'))[::50] for part in ('train', 'test')}
+        images = {part: np.stack([np.asarray(Image.open(z.open(n)).convert('RGB')) for n in some]) for part, some in names.items()}
+    classes = sorted({n.split('/')[-2] for n in names['train']})
+    y = {part: [classes.index(n.split('/')[-2]) for n in some] for part, some in names.items()}
+    of = lambda x, y: pickle.dumps({'data': x.transpose(0, 3, 1, 2).reshape(len(x), -1), 'labels': list(y)})
+    for i in range(5): (folder / f'data_batch_{i + 1}').write_bytes(of(images['train'][i::5], y['train'][i::5]))
+    (folder / 'test_batch').write_bytes(of(images['test'], y['test']))
+    (folder / 'batches.meta').write_bytes(pickle.dumps({'label_names': classes}))
+    monkeypatch.setattr('torchvision.datasets.cifar.check_integrity', lambda *a: True)
+    task = load_task('cifar10', tmp_path, val=None)
+    assert task.labels == classes and sizes(task) == dict(train=200, test=200) and task.flip
+    assert (task.test.x.permute(0, 2, 3, 1).numpy() == images['test']).all() and task.test.y.tolist() == y['test']
+
+def test_real_textures_in_the_original_layout(tmp_path):
+    base = tmp_path / 'dtd' / 'dtd'
+    with zipfile.ZipFile(shared('dtd_10of47classes_160px.zip')) as z:
+        classes = sorted({n.split('/')[-2] for n in z.namelist() if n.endswith('.jpg')})
+        for part, i in dict(train=0, val=1, test=2).items():
+            for c in classes:
+                name = sorted(n for n in z.namelist() if f'/{c}/' in f'/{n}' and n.endswith('.jpg'))[i]
+                path = base / 'images' / c / Path(name).name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(z.read(name))
+                (base / 'labels').mkdir(exist_ok=True)
+                with open(base / 'labels' / f'{part}1.txt', 'a') as f: f.write(f'{c}/{path.name}\n')
+    task = load_task('dtd', tmp_path)
+    assert task.labels == classes and task.labels[0] == 'banded' and task.size == 128 and task.train.y.tolist() == list(range(10))
+    assert 'train, val, test' in task.provenance and sizes(task) == dict(train=10, val=10, test=10)
+
+def test_a_real_zip_is_its_folder(tmp_path, cache):
+    archive = shared('flowers5_128px.zip')
+    with zipfile.ZipFile(archive) as z: names = [n for n in z.namelist() if n.endswith('.jpg')][::40]
+    unzip(archive, tmp_path / 'flowers', lambda n: n in names)
+    with zipfile.ZipFile(archive) as z, zipfile.ZipFile(tmp_path / 'packed.zip', 'w') as to:
+        for n in names: to.writestr(n, z.read(n))
+    packed, plain = load_task(str(tmp_path / 'packed.zip'), size=32), load_task(str(tmp_path / 'flowers'), size=32)
+    assert packed.labels == plain.labels and packed.K == 5 and sizes(packed) == sizes(plain)
+    assert torch.equal(packed.train.x, plain.train.x) and packed.record()['splits'] == plain.record()['splits']
+
+@pytest.mark.parametrize('mode', ['bilinear', 'bicubic'])
+def test_resizing_real_photographs_is_pils(mode):
+    with zipfile.ZipFile(shared('dtd_10of47classes_160px.zip')) as z:
+        images = [Image.open(z.open(n)).convert('RGB').crop((0, 0, 160, 160)) for n in sorted(z.namelist()) if n.endswith('.jpg')][::40]
+    x = torch.stack([torch.from_numpy(np.array(im)).permute(2, 0, 1) for im in images])
+    for size in (32, 96, 128, 192, 224, 256):
+        want = torch.stack([torch.from_numpy(np.array(im.resize((size, size), Image.Resampling[mode.upper()]))).permute(2, 0, 1) for im in images])
+        assert torch.equal(tasks.resize(x, size, mode=mode), want)
+        if torch.cuda.is_available(): assert torch.equal(tasks.resize(x.cuda(), size, mode=mode).cpu(), want)
