@@ -6,10 +6,11 @@
 __all__ = ['OPTIMIZERS', 'lr_factor', 'Score', 'evaluate', 'update_mapping', 'Result', 'fit']
 
 # %% ../nbs/40_train.ipynb #e91f4617
-import math, random, time
+import base64, io, math, random, time, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from html import escape
 from typing import NamedTuple
 
 import torch
@@ -136,6 +137,9 @@ def _drawn(seed, epoch, device):
 class Result:
     "The log of a training run, a row per epoch, and the loss of every step."
     settings: dict # the arguments of `fit`
+    model: str = '' # mapping, source and prompt, by name
+    task: dict = field(default_factory=dict) # `task.record()`: where the images came from, how many, and the hash of their labels
+    interrupted: bool = False # whether somebody stopped it before the last epoch
     log: list[dict] = field(default_factory=list) # epoch, lr, loss, train_acc, val_loss, val_acc, test_acc, remapped, seconds
     losses: list[float] = field(default_factory=list) # per step
 
@@ -157,24 +161,34 @@ class Result:
     def __repr__(self) -> str:
         row = lambda k: f'{k:9} epoch {(r := getattr(self, k))["epoch"]:>3}: test {r["test_acc"]:.1%}' + \
                         (f', validation {r["val_acc"]:.1%}' if r['val_acc'] is not None else '')
-        return '\n'.join([f'{len(self.log)} epochs, seed {self.settings["seed"]}, {sum(r["seconds"] for r in self.log):.1f} s',
+        return '\n'.join([f'{len(self.log)} epochs{", interrupted" * self.interrupted}, seed {self.settings["seed"]}, {sum(r["seconds"] for r in self.log):.1f} s',
                           row('last'), row('selected'), row('test_best') + ' (selected on the test set)'])
 
-    def plot(self):
+    def plot(self,
+        figure=None, # a matplotlib figure to draw on; None: a new one
+    ):
         "Loss, accuracies and re-mapped target labels by epoch; returns the figure."
-        return _curves(self.log)
+        import matplotlib.pyplot as plt
+        return _curves(self.log, figure or plt.figure(figsize=(10, 2.4), layout='constrained'))
+
+    def _repr_html_(self) -> str: return _html(self)
 
 # %% ../nbs/40_train.ipynb #de8c4b1a
-def _curves(log):
-    import matplotlib.pyplot as plt
+def _curves(log, fig):
     of = lambda k: [row[k] for row in log]
-    fig, axes = plt.subplots(1, 3, figsize=(10, 2.4), layout='constrained')
+    axes = fig.subplots(1, 3)
     for k in 'loss', 'val_loss': axes[0].plot(of(k), label=k)
     for k in 'train_acc', 'val_acc', 'test_acc': axes[1].plot(of(k), label=k)
     axes[2].bar(range(len(log)), of('remapped'))
     for ax, title in zip(axes, ('loss', 'accuracy', 're-mapped target labels')): ax.set(xlabel='epoch', title=title)
     for ax in axes[:2]: ax.legend()
     return fig
+
+def _html(result):
+    from matplotlib.figure import Figure
+    file = io.BytesIO()
+    result.plot(Figure(figsize=(10, 2.4), dpi=80, layout='constrained')).savefig(file)
+    return f'<pre>{escape(repr(result))}</pre><img src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}" alt="curves by epoch">'
 
 # %% ../nbs/40_train.ipynb #70d229ea
 def fit(
@@ -200,7 +214,8 @@ def fit(
 ) -> Result:
     """Train prompt and mapping of `model` on `task`; the source stays as it is.
 
-    `ValueError` if source, mapping and task do not fit, or an argument is wrong; `FloatingPointError` if the loss is no longer finite,
+    An interrupt (Ctrl-C, a notebook's stop button) after the first epoch ends the training early, with a warning: the model holds what it would have held
+    if the last finished epoch had been the last, and the result tells. `ValueError` if source, mapping and task do not fit, or an argument is wrong; `FloatingPointError` if the loss is no longer finite,
     with the model put back to the beginning of that epoch."""
     given = {k: v for k, v in locals().items() if k not in ('model', 'task', 'progress', 'callback')}
     _check_fit(model, task, **given)
@@ -208,22 +223,24 @@ def fit(
     model.to(device)
     task = task.to(device) if hasattr(task, 'to') else task
     opts = _optimizers(model.trained(), optimizer, lr, weight_decay, gamma, momentum)
-    result = Result(given)
-    with _bar(epochs * len(task.train), progress) as bar:
+    result = Result(given, str(model), task.record() if hasattr(task, 'record') else {})
+    if hasattr(model.source, 'labels'): model.mapping.names = (model.source.labels, list(task.labels))
+    held = dict.fromkeys(('last', 'selected'), model.adapter())
+    with _bar(epochs * len(task.train), progress) as bar, _stoppable(model, result, held):
         for epoch in range(epochs):
             factor = lambda share, gamma: lr_factor(schedule, epoch + share, epochs, milestones, gamma)
-            start, good = time.perf_counter(), model.adapter()
+            start = time.perf_counter()
             with _drawn(seed, epoch, device) as g:
                 remapped = update_mapping(model, task.train, epoch)
                 losses, train_acc = _epoch(model, task.train, opts, batch_size, factor, augment, g, g if shuffle else None, bar.update)
-            _check_finite(losses, epoch, model, good)
+            _check_finite(losses, epoch, model, held['last'])
             row = _row(model, task, epoch, opts, losses, train_acc, remapped) | dict(seconds=time.perf_counter() - start)
+            held['last'] = model.adapter()
             result.log.append(row); result.losses += losses.tolist()
-            if result.selected is row: kept = model.adapter()
+            if result.selected is row: held['selected'] = held['last']
             bar.set_postfix({k: f'{row[k]:.3f}' for k in ('loss', 'val_acc') if row[k] is not None} | dict(remapped=remapped))
             if callback: callback(row, model)
-    if keep == 'selected': model.load_adapter(kept)
-    model.eval()
+    model.load_adapter(held[keep]).eval()
     return result
 
 # %% ../nbs/40_train.ipynb #6bce7a5e
@@ -242,6 +259,17 @@ def _usable(device):
     "The device, if it can be used"
     try: return torch.empty(0, device=device or ('cuda' if torch.cuda.is_available() else 'cpu')).device
     except (RuntimeError, AssertionError) as e: raise ValueError(f'device: {device!r} cannot be used here ({str(e).splitlines()[0]})') from None
+
+@contextmanager
+def _stoppable(model, result, held):
+    "An interrupt ends the training, as if the last finished epoch had been the last"
+    try: yield
+    except KeyboardInterrupt:
+        if not result.log:
+            model.load_adapter(held['last']).eval()
+            raise
+        result.interrupted = True
+        warnings.warn(f'interrupted after {len(result.log)} of {result.settings["epochs"]} epochs; the result and the model are those of the epochs that were finished', stacklevel=4)
 
 def _check_finite(losses, epoch, model, good):
     if losses.isfinite().all(): return

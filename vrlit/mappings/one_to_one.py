@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .counts import LabelCounts
+from ..reprogram import mapping_table
 
 # %% ../../nbs/21_one_to_one.ipynb #e1b61b25
 def greedy_assignment(
@@ -44,6 +45,9 @@ def _enough(S, K, m):
 # %% ../../nbs/21_one_to_one.ipynb #fd7f7e46
 class OneToOne(nn.Module):
     "`y_t = mean_m f_pre(.)[sequence[t, m]]`: what RLM, FLM and ILM share. `ValueError` if the source has too few labels."
+    names: tuple[list[str], list[str]] | None = None # of source and target labels, for the table; `fit` fills them in
+    _repr_html_ = mapping_table
+
     def __init__(self,
         S: int, # number of source labels
         K: int, # number of target labels
