@@ -1,15 +1,19 @@
 "The command line, as a user runs it: in a process of its own"
-import os, re, subprocess, sys
+import csv, inspect, json, os, re, signal, subprocess, sys, time
 
 import numpy as np, pytest
 from conftest import ROOT
 from PIL import Image
 
-def vrlit(*args, cwd, code=0):
-    "(stdout, stderr) of `vrlit *args`"
-    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'Agg', 'VRLIT_CACHE': str(cwd / '.cache'), 'COLUMNS': '110'}
+def command(*args, cwd, **more):
+    "What runs `vrlit *args`"
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'Agg', 'VRLIT_CACHE': str(cwd / '.cache'), 'COLUMNS': '110', **more}
     run = [sys.executable, '-c', 'from vrlit.cli import app; app(prog_name="vrlit")', *map(str, args)]
-    res = subprocess.run(run, cwd=cwd, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=300)
+    return dict(args=run, cwd=cwd, env=env, text=True, stdin=subprocess.DEVNULL)
+
+def vrlit(*args, cwd, code=0, **more):
+    "(stdout, stderr) of `vrlit *args`"
+    res = subprocess.run(**command(*args, cwd=cwd, **more), capture_output=True, timeout=300)
     assert res.returncode == code, res.stdout + res.stderr
     assert 'Traceback' not in res.stderr, res.stderr
     return res.stdout, res.stderr
@@ -52,3 +56,125 @@ def test_help_tells_every_option(tmp_path):
     for option in ('--task', '--epochs', '--seed', '--out', '--device'): assert re.search(rf'{option} .*\w{{3}}', out)
     assert 'demo' in vrlit('--help', cwd=tmp_path)[0] and "'demo'" in vrlit('dmeo', cwd=tmp_path, code=2)[1]
     assert vrlit('--version', cwd=tmp_path)[0].startswith('vrlit 0.')
+
+# ---- train, eval, list ----------------------------------------------------------------------------------------------
+
+FILES = 'adapter.safetensors config.json curves.png examples.png log.csv pattern.png result.json'.split()
+FAST = ['--epochs', 2, '--batch-size', 16, '--lr', .1, '--no-progress']
+def read(path): return json.loads(path.read_text())
+
+def test_train_writes_what_eval_reads(folder):
+    out, _ = vrlit('train', 'pile', '--prompt', 'Padding(inner=48)', '--mapping', 'RLM', '--seed', 3, *FAST, cwd=folder)
+    run = folder / 'runs' / 'pile-Padding_inner_48-RLM-3'
+    assert sorted(p.name for p in run.iterdir()) == FILES and 'written to runs' in out
+    config, result, log = read(run / 'config.json'), read(run / 'result.json'), list(csv.DictReader(open(run / 'log.csv')))
+    assert config['fit']['lr'] == .1 and config['prompt'] == 'Padding(inner=48)' and config['seed'] == config['fit']['seed'] == 3
+    assert [float(r['loss']) for r in log] == [r['loss'] for r in result['log']] and len(result['losses']) == 2 * 3
+    assert result['task']['splits']['train']['images'] == 43 and len(result['task']['splits']['test']['labels_sha256']) == 64
+    with Image.open(run / 'pattern.png') as im: assert im.size == (96, 96) and np.asarray(im).std() > 1
+    told = json.loads(vrlit('eval', run, '--json', cwd=folder.parent)[0])  # from another folder
+    assert told['accuracy'] == pytest.approx(result['selected']['test_acc']) and told['images'] == 12
+    assert f"accuracy {result['selected']['val_acc']:.1%}" in vrlit('eval', run, '--split', 'val', cwd=folder)[0]
+
+    again = folder / 'again'
+    vrlit('train', 'pile', '--prompt', 'Padding(inner=48)', '--mapping', 'RLM', '--seed', 3, *FAST, '--out', again, cwd=folder)
+    assert read(again / 'result.json')['losses'] == result['losses']           # the same seed, the same run
+    _, err = vrlit('train', 'pile', '--out', again, cwd=folder, code=2)
+    assert 'is there already; --overwrite replaces it' in err
+    vrlit('train', 'pile', '--out', again, '--overwrite', *FAST, cwd=folder)
+    assert read(again / 'config.json')['prompt'] == 'Padding' and not [p for p in folder.iterdir() if p.name.startswith('.again')]
+
+    for p in (folder / 'pile' / 'dark').glob('1*.png'): p.unlink()               # other data now
+    assert 'warning: test is not the one of the training' in vrlit('eval', run, cwd=folder)[1]
+
+def test_a_source_with_arguments_and_a_prompt_of_ones_own(folder):
+    (folder / 'mine.py').write_text("""
+from vrlit import Watermark
+class Tinted(Watermark):
+    "A watermark that is tinted"
+    def __init__(self, source, tint=0.):
+        super().__init__(source, 8); self.pattern.data += tint
+""")
+    vrlit('train', 'pile', '--source', 'timm/test_resnet(size=32, mean=(.5, .5, .5), weights=False)', '--prompt', 'mine:Tinted(tint=.25)',
+          '--lr', 'pattern=0', '--augment', '32+4', '--no-flip', '--recipe', 'resnet', '--epochs', 1, '--batch-size', 16, '--out', 'r', cwd=folder)
+    config = read(folder / 'r' / 'config.json')
+    assert config['fit']['lr'] == dict(pattern=0) and config['fit']['epochs'] == 1 and 'plus=4, flip=False' in str(config['fit']['augment'])
+    assert config['fit']['milestones'] == [.5, .72] and config['fit']['batch_size'] == 16   # from the recipe; said
+    from safetensors.torch import load_file
+    assert (load_file(folder / 'r' / 'adapter.safetensors')['prompt.pattern'] == .25).all()
+
+@pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_a_usable_result(folder, sig):
+    job = subprocess.Popen(**command('train', 'pile', '--epochs', 10_000, '--batch-size', 16, '--no-progress', '--out', 'run', cwd=folder, PYTHONUNBUFFERED='1'),
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for line in job.stdout:
+        if line.startswith('epoch 1,'): break
+    job.send_signal(sig)
+    out, err = job.communicate(timeout=100)
+    assert job.returncode == 130 and 'interrupted' in err and 'Traceback' not in err, err
+    assert sorted(p.name for p in (folder / 'run').iterdir()) == FILES
+    result = read(folder / 'run' / 'result.json')
+    assert result['interrupted'] and 2 <= len(result['log']) < 10_000
+    assert json.loads(vrlit('eval', 'run', '--json', cwd=folder)[0])['accuracy'] == pytest.approx(result['selected']['test_acc'])
+
+def test_an_interrupt_before_the_first_epoch_ends_leaves_nothing(folder):
+    job = subprocess.Popen(**command('train', 'squares', '--source', 'embedded(size=224)', '--out', 'run', cwd=folder, PYTHONUNBUFFERED='1'),
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for line in job.stdout:
+        if line.startswith('ILM . embedded'): break
+    time.sleep(.5)
+    job.send_signal(signal.SIGINT)
+    _, err = job.communicate(timeout=100)
+    assert job.returncode == 130 and 'Traceback' not in err and not [p for p in folder.iterdir() if 'run' in p.name]
+
+@pytest.mark.parametrize('args, code, said', [
+    (['digts'], 2, "did you mean 'digits'?"),
+    (['digits', '--prompt', 'Pading'], 2, "there is no 'Pading'; did you mean 'Padding'?"),
+    (['digits', '--prompt', 'Padding(inner=500)'], 2, 'inner: expected a side from 1 to 96'),
+    (['digits', '--prompt', 'Padding(outer=5)'], 2, 'Padding(source'),
+    (['digits', '--prompt', 'Padding(inner=__import__("os"))'], 2, '--prompt: expected a name'),
+    (['digits', '--prompt', 'nowhere:Mine'], 2, "No module named 'nowhere'"),
+    (['digits', '--mapping', 'ILM(per_target=200)'], 2, 'take a source with more labels'),
+    (['digits', '--source', 'resnet81'], 2, 'Nearest:'),
+    (['digits', '--weights', 'none.safetensors'], 2, 'there is no file'),
+    (['digits', '--lr', 'fast'], 2, "--lr"),
+    (['digits', '--lr', 'patern=.1'], 2, "'patern' is no part of"),
+    (['digits', '--milestones', '100,144'], 2, 'milestones: expected shares'),
+    (['digits', '--augment', '32'], 2, 'expected SIZE+PLUS'),
+    (['digits', '--recipe', 'vit'], 2, '--recipe: Padding has resnet'),
+    (['digits', '--shots', '5000'], 2, 'k: expected 5000 training images per class'),
+    (['digits', '--source', 'timm/test_resnet.r160_in1k'], 1, 'could not be downloaded')], ids=lambda a: '-'.join(a[1:3]) if isinstance(a, list) else '')
+def test_train_errors_say_what_to_do(args, code, said, tmp_path):
+    _, err = vrlit('train', *args, cwd=tmp_path, code=code, HF_HOME=str(tmp_path / '.hf'))
+    assert said in err and not [p for p in tmp_path.iterdir() if p.name[0] != '.']
+
+def test_a_loss_that_is_no_number(folder):
+    (folder / 'mine.py').write_text("""
+from vrlit import ILM
+class Broken(ILM):
+    def forward(self, logits): return super().forward(logits) * float('nan')
+""")
+    _, err = vrlit('train', 'pile', '--mapping', 'mine:Broken', *FAST, cwd=folder, code=1)
+    assert 'the loss became nan at epoch 0, step 0; a lower lr may help' in err and not (folder / 'runs').exists()
+
+def test_every_argument_of_fit_is_an_option():
+    import vrlit as vr
+    from vrlit.cli import train
+    options, fit = inspect.signature(train).parameters, inspect.signature(vr.fit).parameters
+    for name, p in fit.items():
+        if p.kind is not p.KEYWORD_ONLY or name == 'callback': continue
+        default = options[name].default
+        assert (tuple(map(float, default.split(','))) if name == 'milestones' else default) == p.default, name
+
+def test_lists(tmp_path):
+    lists = {kind: vrlit('list', kind, cwd=tmp_path)[0] for kind in ('sources', 'tasks', 'prompts', 'mappings')}
+    assert 'embedded' in lists['sources'] and 'torchvision/resnet18' in lists['sources'].splitlines()
+    assert re.search(r'^gtsrb +43 German traffic signs', lists['tasks'], re.M)
+    assert re.search(r'^Padding\(inner=None\)\n    .*learned frame', lists['prompts'], re.M)
+    assert [line.partition('(')[0] for line in lists['mappings'].splitlines() if line[0] != ' '] == ['RLM', 'FLM', 'ILM']
+    assert vrlit('list', 'sources', '*resnext101_32x8d*', cwd=tmp_path)[0].count('\n') >= 3
+    assert 'nothing among the tasks fits' in vrlit('list', 'tasks', 'x*', cwd=tmp_path, code=2)[1]
+
+def test_the_shell_completes(tmp_path):
+    out, _ = vrlit(cwd=tmp_path, _VRLIT_COMPLETE='complete_bash', COMP_WORDS='vrlit tr', COMP_CWORD='1')
+    assert out.split() == ['train']
