@@ -39,7 +39,7 @@ def checkout(tmp_path):
     "A copy of what the package is made from"
     to, junk = tmp_path / 'vrlit-checkout', shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', '*.egg-info')
     to.mkdir()
-    for name in 'nbs vrlit .ci settings.ini setup.py MANIFEST.in _quarto.yml README.md LICENSE CHANGELOG.md CITATION.cff'.split():
+    for name in 'nbs vrlit .ci settings.ini setup.py setup.cfg MANIFEST.in _quarto.yml README.md LICENSE CHANGELOG.md CITATION.cff'.split():
         if (ROOT / name).is_dir(): shutil.copytree(ROOT / name, to / name, symlinks=True, ignore=junk)
         else: shutil.copy2(ROOT / name, to / name)
     return to

@@ -92,7 +92,8 @@ def demo(
         typer.echo(f'\n{"task":10} {"prompt":10} {"mapping":8} {"trained":>8} {"test":>7} {"test-best":>10} {"seconds":>8} {"left":>6}')
         n, start, interrupted = 6 * len(tasks), time.perf_counter(), False
         figure = plt.figure(figsize=(11, 1.75 * n), layout='constrained')
-        for i, (row, (t, prompt, mapping, model)) in enumerate(zip(figure.subfigures(n), _runs(tasks, source, seed)), 1):
+        rows: Any = figure.subfigures(n)
+        for i, (row, (t, prompt, mapping, model)) in enumerate(zip(rows, _runs(tasks, source, seed)), 1):
             result = vr.fit(model, t, epochs=epochs, batch_size=32, lr=.1, milestones=(.67,), seed=seed, device=device, progress=False)
             test, best, seconds = result.selected['test_acc'], result.test_best['test_acc'], sum(r['seconds'] for r in result.log)
             trained, left = sum(p.numel() for p in model.trained().values()), (time.perf_counter() - start) / i * (n - i)
@@ -105,7 +106,7 @@ def demo(
                    f'patterns, prompted images and mappings are drawn in {out}')
         if interrupted: raise KeyboardInterrupt
 
-# %% ../nbs/43_cli.ipynb #6b238154
+# %% ../nbs/43_cli.ipynb #d99f3084
 class Kind(str, enum.Enum):
     "What `vrlit list` lists."
     sources = 'sources'; tasks = 'tasks'; prompts = 'prompts'; mappings = 'mappings'
@@ -114,7 +115,8 @@ def _known(kind: str) -> dict[str, type]:
     "The prompts or mappings there are, by name"
     from torch import nn
     from vrlit._modidx import d
-    modules = [importlib.import_module(m) for m in d['syms'] if m.startswith(f'vrlit.{kind}.')]
+    index: Any = d
+    modules = [importlib.import_module(m) for m in index['syms'] if m.startswith(f'vrlit.{kind}.')]
     classes = {k: v for m in modules for k, v in vars(m).items() if inspect.isclass(v) and v.__module__ == m.__name__ and issubclass(v, nn.Module)}
     return {k: v for k, v in classes.items() if kind == 'prompts' or hasattr(v, 'wants')}
 
@@ -122,7 +124,7 @@ def _spec(text: str, option: str) -> tuple[str, dict[str, Any]]:
     "Name and arguments"
     name, arguments = match.groups() if (match := re.fullmatch(r'([^()]+?)\s*(?:\((.*)\))?\s*', text, re.S)) else ('', '')
     try:
-        call = ast.parse(f'f({arguments or ""})', mode='eval').body
+        call: Any = ast.parse(f'f({arguments or ""})', mode='eval').body
         if not name or call.args: raise ValueError
         return name, {k.arg: ast.literal_eval(k.value) for k in call.keywords}
     except (SyntaxError, ValueError): raise ValueError(f'{option}: expected a name, or a name with named arguments such as Padding(inner=24), got {text!r}') from None
@@ -143,7 +145,7 @@ def _part(text: str, kind: str, *args, **defaults):
     try: return known[name](*args, **{k: v for k, v in defaults.items() if k in takes} | kwargs)
     except TypeError as e: raise ValueError(f'{option}: {name}{inspect.signature(known[name])} cannot be built from {text!r} ({e})') from e
 
-# %% ../nbs/43_cli.ipynb #0e159f81
+# %% ../nbs/43_cli.ipynb #f5f6b2cd
 def _arguments(cls) -> str:
     "'(inner=None)': what can be said of a prompt or mapping; source, S and K are known"
     said = [f'{k}={p.default!r}' for k, p in inspect.signature(cls).parameters.items() if p.default is not p.empty and k != 'seed']
@@ -158,7 +160,7 @@ def list_(
     with _told():
         if kind is Kind.sources: found = dict.fromkeys(vr.list_sources(), '')
         elif kind is Kind.tasks: found = vr.list_tasks()
-        else: found = {k + _arguments(v): inspect.getdoc(v).split('\n')[0] for k, v in _known(kind.value).items()}
+        else: found = {k + _arguments(v): (inspect.getdoc(v) or '').split('\n')[0] for k, v in _known(kind.value).items()}
         found = {k: v for k, v in found.items() if fnmatch.fnmatch(k.partition('(')[0], pattern)}
         if not found: raise ValueError(f'pattern: nothing among the {kind.value} fits {pattern!r}')
         for name, about in found.items(): typer.echo(f'{name:14} {about}'.rstrip() if kind is Kind.tasks else f'{name}\n    {about}' if about else name)

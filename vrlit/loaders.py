@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['list_tasks', 'load_task']
 
-# %% ../nbs/03_loaders.ipynb #666adbb2
+# %% ../nbs/03_loaders.ipynb #55a679a0
 import difflib, errno, hashlib, io, json, os, re, shutil, tempfile, warnings, zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 # %% ../nbs/03_loaders.ipynb #7f4ce445
 import numpy as np
@@ -22,10 +22,10 @@ from torch import Tensor
 
 from .tasks import SHARE, Split, Task, _fits, counting_squares, make_task, resize
 
-# %% ../nbs/03_loaders.ipynb #d23eeb02
+# %% ../nbs/03_loaders.ipynb #03c1b674
 class _File(NamedTuple):
     name: str # as an error tells it
-    open: Callable[[], BinaryIO]
+    open: Callable[[], IO[bytes]]
     stamp: str # where it is, how long, how old
     content: str | None = None # a hash of its bytes, if it is known without reading them
 
@@ -34,7 +34,7 @@ def _stamp(path) -> str:
     return f'{os.path.abspath(path)}\t{s.st_size}\t{s.st_mtime_ns}'
 
 def _path(path) -> _File:
-    try: return _File(str(path), partial(open, path, 'rb'), _stamp(path))
+    try: return _File(str(path), partial(io.FileIO, path), _stamp(path))
     except FileNotFoundError: raise FileNotFoundError(f'{path}: the data set lists this image, and it is not there') from None
 
 @contextmanager
@@ -43,14 +43,14 @@ def _reading(file):
     except MemoryError: raise
     except Exception as e: raise ValueError(f'unreadable image file {file.name}: {e}') from e # PIL raises many kinds
 
-# %% ../nbs/03_loaders.ipynb #0afee23d
+# %% ../nbs/03_loaders.ipynb #404201ef
 _SIZE = 128 # the papers' choice for photographs (ILM-VP and SMM, for the sets of CoOp)
 
 def _decode(file: _File, size: int, mode: str, crop: bool) -> np.ndarray:
     "[3, size, size]"
     with _reading(file), file.open() as f, Image.open(f) as im:
         if getattr(im, 'is_animated', False) and im.format != 'MPO': # (a stereo photograph is none)
-            raise ValueError(f'expected a still image, got an animation of {im.n_frames} frames')
+            raise ValueError(f'expected a still image, got an animation of {getattr(im, "n_frames", 2)} frames')
         a = min(im.size) / 2
         box = (im.width / 2 - a, im.height / 2 - a, im.width / 2 + a, im.height / 2 + a) if crop else None
         return np.asarray(im.convert('RGB').resize((size, size), Image.Resampling[mode.upper()], box)).transpose(2, 0, 1)
@@ -114,7 +114,7 @@ def _key(files: list[_File], folder: Path) -> str:
     with _replacing(memo) as f: f.write(key.encode())
     return key
 
-# %% ../nbs/03_loaders.ipynb #d1b93dae
+# %% ../nbs/03_loaders.ipynb #bdfbff90
 def _whole(file: Path, n: int) -> np.ndarray | None:
     "The map of a cache of n images, if there is one and all of it is there"
     if not file.exists(): return None
@@ -123,6 +123,7 @@ def _whole(file: Path, n: int) -> np.ndarray | None:
     else: why = f'expected {n} images, got {x.dtype} {list(x.shape)}'
     if x is not None and len(x) == n and x.ndim == 4 and x.dtype == np.uint8: return x
     warnings.warn(f'cache: {file} is damaged and will be made again ({why})', stacklevel=4)
+    return None
 
 def _cached(files: list[_File], size: int | None = None, mode: str = 'bilinear', crop: bool = False, cache=None) -> np.ndarray:
     "A map of these images, uint8 [N, 3, size, size], decoded if they are not yet"
@@ -259,7 +260,7 @@ def _torchvision(name: str, kind: str, splits: dict, root: Path, download: bool)
     own = ', '.join(splits[part].get('split', part) for part in splits) if 'test' in splits else 'all images'
     return parts, list(labels), f"torchvision's {kind}: {own}"
 
-# %% ../nbs/03_loaders.ipynb #0e4212b5
+# %% ../nbs/03_loaders.ipynb #75448c24
 _PARTS = dict(train=['train'], val=['val', 'valid', 'validation', 'dev'], test=['test']) # what splits are called
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp', '.gif')
 
@@ -274,14 +275,14 @@ def _by_class(names: list[str], where) -> tuple[dict[str, list[tuple[str, str]]]
     split = {k: part for part, known in _PARTS.items() for k in known if k in outer} or None
     if split and not {'train', 'test'} <= {*split.values()}:
         raise ValueError(f'{where}: expected class folders in train/ and in test/, got them in {", ".join(sorted(split))} only')
-    rows = [('train', f[0], n) for f, n in rows] if split is None else [(split[f[0]], f[1], n) for f, n in rows if f[0] in split and len(f) > 1]
-    images = sorted(row for row in rows if is_image(row[2]))
-    empty = {(part, c) for part, c, _ in rows} - {(part, c) for part, c, _ in images}
+    below = [('train', f[0], n) for f, n in rows] if split is None else [(split[f[0]], f[1], n) for f, n in rows if f[0] in split and len(f) > 1]
+    images = sorted(row for row in below if is_image(row[2]))
+    empty = {(part, c) for part, c, _ in below} - {(part, c) for part, c, _ in images}
     if empty or not images:
         raise ValueError(f'{where}: expected a folder of images ({" ".join(_SUFFIXES)}) for each class, found no image'
                          + ''.join(f' in class folder {c!r}{f" of {part}" * bool(split)}' for part, c in sorted(empty)[:1]))
     found = {part: [(n, c) for k, c, n in images if k == part] for part in _PARTS}
-    return {part: rows for part, rows in found.items() if rows}, sorted({c for _, c, _ in images})
+    return {part: pairs for part, pairs in found.items() if pairs}, sorted({c for _, c, _ in images})
 
 def _numbered(found, classes, file: Callable[[str], _File]) -> dict[str, tuple]:
     k = {c: i for i, c in enumerate(classes)}
@@ -360,7 +361,7 @@ def _named(name: str, root: Path, download: bool) -> _Found:
     if s.coop: ways.append("put there {0}/{1} (CoOp's split: github.com/KaiyangZhou/CoOp, DATASETS.md), "
                            "and the images in {0}/{2}".format(*s.coop))
     try:
-        if not s.torchvision: raise FileNotFoundError(f'{root / s.coop[0] / s.coop[1]} is not there')
+        if s.torchvision is None: raise FileNotFoundError('its split file is not there')
         return _torchvision(name, s.torchvision, s.splits, root, download)
     except (OSError, RuntimeError, ValueError) as e:
         told = f"{name}: cannot be read from root='{root}' ({str(e).rstrip('.')}). Do one of these:"

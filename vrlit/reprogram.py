@@ -7,6 +7,7 @@ __all__ = ['Frozen', 'Reprogrammed', 'mapped_names', 'mapping_table']
 
 # %% ../nbs/00_reprogram.ipynb #5d1cd984
 from html import escape
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -39,6 +40,10 @@ class Reprogrammed(nn.Module):
     """`f_out(f_pre(f_in(x)))`: a prompt, a frozen source model and a label mapping as one module.
 
     Elsayed et al., ICLR 2019, with the letters of Cai et al., ICML 2024. `TypeError` if a part is not an `nn.Module`."""
+    prompt: nn.Module
+    source: Any # a Frozen; a Source tells more
+    mapping: Any # an nn.Module with matrix(), wants() and update()
+
     def __init__(self,
         prompt: nn.Module, # `f_in`: a batch of the task -> the source's input
         source: nn.Module, # `f_pre`: the source's input -> logits [B, S]; frozen here if it is not yet
@@ -100,9 +105,9 @@ def _table(model):
     rows = ''.join(f'<tr><td><i>{f}</i></td><td>{escape(part)}</td><td style="text-align:right">{n:,}</td></tr>' for f, part, n in _rows(model))
     return f'<table><tr><th></th><th>part</th><th>trained parameters</th></tr>{rows}</table><p>{escape(_told(model))}</p>'
 
-# %% ../nbs/00_reprogram.ipynb #66e746c5
+# %% ../nbs/00_reprogram.ipynb #ab472e37
 def mapped_names(
-    mapping: nn.Module, # any label mapping
+    mapping: Any, # any label mapping
     labels: list[str], # S names
     n: int = 3, # at most so many source labels for each target label
 ) -> list[list[str]]: # K lists of names, the heaviest first
@@ -111,7 +116,7 @@ def mapped_names(
     return [[labels[i] for i, weight in zip(row[:n].tolist(), ws[:n].tolist()) if weight > 0] for row, ws in zip(s, w)]
 
 def mapping_table(
-    mapping: nn.Module, # any label mapping; `mapping.names`: (S names, K names)
+    mapping: Any, # any label mapping; `mapping.names`: (S names, K names)
     n: int = 3, # at most so many source labels for each target label
     rows: int = 20, # at most so many target labels
 ) -> str: # HTML

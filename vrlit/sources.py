@@ -10,6 +10,7 @@ import difflib
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/01_sources.ipynb #71580ddd
 import torch
@@ -48,6 +49,9 @@ class Source(Frozen):
     """`f_pre`: a frozen classifier of square images that knows its input and its labels.
 
     `ValueError` if a dry run on one black image does not give logits `[1, S]`, or if `labels` are not S names."""
+    mean: Tensor # [C, 1, 1]
+    std: Tensor # [C, 1, 1]
+
     def __init__(self,
         model: nn.Module, # normalised images [B, C, size, size] -> logits [B, S]; frozen in place
         *,
@@ -59,12 +63,12 @@ class Source(Frozen):
     ):
         super().__init__(model)
         self.size, self.name = size, name or type(model).__name__
-        for k, v in dict(mean=mean, std=std).items():
-            v = torch.as_tensor(v, dtype=torch.float32).reshape(-1, 1, 1)
+        for k, values in dict(mean=mean, std=std).items():
+            v = torch.as_tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
             self.register_buffer(k, v.expand(3, 1, 1).clone() if len(v) == 1 else v, persistent=False)
         S = _count_labels(self)
         self.labels = [f'source label {s}' for s in range(S)] if labels is None else list(labels)
-        if len(self.labels) != S: raise ValueError(f'labels: expected {S} names, one per logit of {self.name}, got {len(labels)}')
+        if len(self.labels) != S: raise ValueError(f'labels: expected {S} names, one per logit of {self.name}, got {len(self.labels)}')
 
     @property
     def S(self) -> int:
@@ -102,7 +106,7 @@ def read_weights(
     try:
         if file.suffix == '.safetensors':
             from safetensors.torch import load_file
-            state = load_file(file)
+            state: Any = load_file(file)
         else: state = torch.load(file, map_location='cpu', weights_only=True)
     except Exception as e:
         raise ValueError(f'weights: {file} cannot be read as tensors alone, and nothing else is ever unpickled; '
@@ -221,15 +225,15 @@ def load_source(
 
     `ValueError` for an unknown name or weights that do not fit, `FileNotFoundError` for a missing file, and `ConnectionError`, which says
     what to fetch, where weights cannot be downloaded."""
-    given = {k: v for k, v in dict(size=size, mean=mean, std=std, labels=labels).items() if v is not None}
+    given: dict[str, Any] = {k: v for k, v in dict(size=size, mean=mean, std=std, labels=labels).items() if v is not None}
     if isinstance(model, nn.Module):
         if kwargs: raise ValueError(f'{", ".join(kwargs)}: arguments for an architecture given by name; your own module is already built')
         return Source(_fit(model, read_weights(weights), weights) if isinstance(weights, (str, Path)) else model, **given)
-    file = weights if isinstance(weights, Path) or str(weights).endswith(('.safetensors', '.pth', '.pt', '.bin', '.tar')) else None
+    file = Path(str(weights)) if isinstance(weights, Path) or str(weights).endswith(('.safetensors', '.pth', '.pt', '.bin', '.tar')) else None
     build, arch = _find(model, tag=weights if isinstance(weights, str) and not file else None)
     state = read_weights(file) if file else None
     net, known, tag = build(arch, True if file else weights, file, kwargs)
     if state is not None: _fit(net, state, file)
-    note = 'random weights' if weights is False else Path(file).name if file else tag
+    note = 'random weights' if weights is False else file.name if file else tag
     if 'num_classes' in kwargs and len(known['labels'] or ()) != kwargs['num_classes']: known['labels'] = None
     return Source(net, **{**known, **given}, name=f'{model} ({note})' if note else model)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/02_tasks.ipynb #fa01dff4
 import numpy as np
@@ -44,7 +45,7 @@ def _targets(y) -> Tensor:
         raise ValueError(f'y: expected integer labels of shape [N], got {y.dtype} {list(y.shape)}')
     return y.long()
 
-# %% ../nbs/02_tasks.ipynb #3a92276b
+# %% ../nbs/02_tasks.ipynb #c84ac280
 SHARE = 0.5  # of the memory that is free: what a set may take of it, on the host or on the device; larger ones stream
 
 def _fits(n_bytes: int, device: torch.device, share: float = SHARE) -> bool: return n_bytes <= share * _free(device)
@@ -72,11 +73,11 @@ class OnDisk:
         if x.dtype != np.uint8 or not x.flags.c_contiguous:
             raise ValueError(f'x: expected bytes in rows for images on disk, got {x.dtype}, strides {x.strides}; save them so, or read them: np.array(x)')
         self.shape, self._row = (len(x), *_images(np.array(x[:1])).shape[1:]), x.shape[1:]
-        whole = x
+        whole: Any = x
         while isinstance(whole.base, np.ndarray): whole = whole.base
         address = lambda a: a.__array_interface__['data'][0]
         self._start = whole.offset + address(x) - address(whole)
-        self._file = open(x.filename, 'rb', buffering=0)
+        self._file = io.FileIO(str(x.filename))
 
     def __len__(self) -> int: return self.shape[0]
 
@@ -85,7 +86,7 @@ class OnDisk:
         x = np.empty((len(i), *self._row), np.uint8)
         for k, row in zip(i.tolist(), x.reshape(len(i), -1)):
             self._file.seek(self._start + k * row.nbytes)
-            if self._file.readinto(row) < row.nbytes: raise OSError(f'{self._file.name}: ends before image {k}; it was changed while in use')
+            if self._file.readinto(row.data) < row.nbytes: raise OSError(f'{self._file.name}: ends before image {k}; it was changed while in use')
         return _images(x)
 
 # %% ../nbs/02_tasks.ipynb #4378a50f
@@ -95,11 +96,11 @@ class Split:
     `split[i]` is a batch, copied, for an index tensor, a mask or a slice `i`. `ValueError` for images of another dtype, range or shape,
     for labels that are not integers, and where their numbers differ."""
     def __init__(self,
-        x: Tensor, # [N, 3, H, W], uint8 or in [0, 1]; [N, 1, H, W] or [N, H, W] are repeated to RGB; arrays will do, also mapped ones
-        y: Tensor, # integer labels [N]; a list will do
+        x: Any, # [N, 3, H, W], uint8 or in [0, 1]; [N, 1, H, W] or [N, H, W] are repeated to RGB; arrays will do, also mapped ones
+        y: Any, # integer labels [N]; an array or a list will do
         rows: Tensor | None = None, # int64 [N]: which images of an `x` on disk these are; None: all of them
     ):
-        self.images = OnDisk(x) if _mapped(x) else x if isinstance(x, OnDisk) else _images(x)
+        self.images: Any = OnDisk(x) if _mapped(x) else x if isinstance(x, OnDisk) else _images(x)
         self.y, self.rows = _targets(y), rows
         if rows is None and isinstance(self.images, OnDisk): self.rows = torch.arange(len(self.images))
         n = len(self.images) if self.rows is None else len(self.rows)
@@ -139,7 +140,7 @@ class Split:
         "This split on `device`, if it takes at most `SHARE` of what is free there; else itself: `batches` copies as it goes."
         device, n_bytes = torch.device(device), len(self) * self[:1][0].nbytes
         if device.type == 'cpu' or not _fits(n_bytes, device): return self
-        x = torch.empty((len(self), *self.shape), dtype=self.images.dtype, device=device)
+        x = torch.empty((len(self), *self.shape), dtype=self[:1][0].dtype, device=device)
         for i in torch.arange(len(self)).split(1024): x[i[0]:i[-1] + 1] = self[i][0]
         return Split(x, self.y.to(device))
 
@@ -274,14 +275,14 @@ def _show(task, n, classes, part):
         ax.text(-.015, .5, label, transform=ax.transAxes, ha='right', va='center')
         ax.set_axis_off()
 
-# %% ../nbs/02_tasks.ipynb #a29b0453
+# %% ../nbs/02_tasks.ipynb #a8b85274
 def _jpeg(x: Tensor, tile: int) -> str:
     "A row of images [N, 3, H, W] as a data URL; small images are enlarged without a blur"
     x = x if x.dtype == torch.uint8 else (x * 255).round().byte()
     n, _, h, _ = x.shape
     row = Image.fromarray(x.permute(2, 0, 3, 1).flatten(1, 2).cpu().numpy())
     file = io.BytesIO()
-    row.resize((n * tile, tile), Image.NEAREST if h < tile else Image.BILINEAR).save(file, 'JPEG', quality=75)
+    row.resize((n * tile, tile), Image.Resampling.NEAREST if h < tile else Image.Resampling.BILINEAR).save(file, 'JPEG', quality=75)
     return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
 
 def _html(task, n=8, classes=10, tile=40):
@@ -309,17 +310,18 @@ def _cut(y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
 
 def make_task(
     name: str, # for tables
-    train: Split | tuple[Tensor, Tensor], # (x, y), tensors or arrays: images as `Split` takes them, integer labels [N]
-    test: Split | tuple[Tensor, Tensor] | None = None, # None: a seeded stratified fifth of `train`
+    train: Split | tuple[Any, Any], # (x, y), tensors or arrays: images as `Split` takes them, integer labels [N]
+    test: Split | tuple[Any, Any] | None = None, # None: a seeded stratified fifth of `train`
     labels: list[str] | None = None, # the K names; None: '0', '1', ... up to the largest label
-    val: float | Split | tuple[Tensor, Tensor] | None = .1, # share of `train`, or images and labels, or None for no validation split
+    val: float | Split | tuple[Any, Any] | None = .1, # share of `train`, or images and labels, or None for no validation split
     seed: int = 0, # of the cuts
     provenance: str = 'tensors', # where they came from
     flip: bool = True, # whether a mirrored image keeps its label
 ) -> Task:
     "A task from any pair of tensors or arrays. `ValueError` as `Split` and `Task` say, and where a class is too small to be cut."
     cut = val if isinstance(val, float | int) else None
-    parts = {k: p if isinstance(p, Split) else Split(*p) for k, p in dict(train=train, test=test, val=None if cut else val).items() if p is not None}
+    given: dict[str, Any] = dict(train=train, test=test, val=None if cut is not None else val)
+    parts = {k: p if isinstance(p, Split) else Split(*p) for k, p in given.items() if p is not None}
     for part, share in dict(test=.2, val=cut).items():
         if part in parts or share is None: continue
         kept, off = _cut(parts['train'].y, share, seed)
@@ -362,7 +364,7 @@ def batches(
         if device.type == 'cuda' and home.type == 'cpu': x, y = x.pin_memory(), y.pin_memory()
         yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
-# %% ../nbs/02_tasks.ipynb #c835ba92
+# %% ../nbs/02_tasks.ipynb #235b118d
 _FILTERS = dict( # f and its support; PIL's cubic curve has a = -1/2
     bilinear=(lambda t: (1 - t).clip(0), 1),
     bicubic=(lambda t: np.where(t < 1, (1.5 * t - 2.5) * t * t + 1, np.where(t < 2, ((-.5 * t + 2.5) * t - 4) * t + 2, 0)), 2))
@@ -372,9 +374,9 @@ def _taps(n: int, m: int, mode: str, device: torch.device) -> tuple[Tensor, Tens
     "Inputs i [taps, m] of each output, and their weights [taps, m] in units of 2^-22"
     f, support = _FILTERS[mode]
     r = n / m
-    support *= max(r, 1)
+    reach = support * max(r, 1)
     c = (np.arange(m) + .5) * r
-    low, high = (c - support + .5).astype(int).clip(0), (c + support + .5).astype(int).clip(max=n)
+    low, high = (c - reach + .5).astype(int).clip(0), (c + reach + .5).astype(int).clip(max=n)
     i = low[:, None] + np.arange((high - low).max())
     w = np.where(i < high[:, None], f(abs(i + .5 - c[:, None]) / max(r, 1)), 0)
     w = w / w.sum(1, keepdims=True) * 2**22

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +82,8 @@ def evaluate(
     batch_size: int = 256,
 ) -> Score:
     "Cross-entropy and accuracy of `model` on `split`, on the model's device, in its dtype."
-    loss = hits = 0
+    loss: Any = 0
+    hits: Any = 0
     with _eval(model):
         for x, y in batches(split, batch_size, device=_device(model)):
             z = model(x)
@@ -215,8 +216,8 @@ def fit(
     """Train prompt and mapping of `model` on `task`; the source stays as it is.
 
     An interrupt (Ctrl-C, a notebook's stop button) after the first epoch ends the training early, with a warning: the model holds what it would have held
-    if the last finished epoch had been the last, and the result tells. `ValueError` if source, mapping and task do not fit, or an argument is wrong; `FloatingPointError` if the loss is no longer finite,
-    with the model put back to the beginning of that epoch."""
+    if the last finished epoch had been the last, and the result tells. `ValueError` if source, mapping and task do not fit, or an argument is wrong;
+    `FloatingPointError` if the loss is no longer finite, with the model put back to the beginning of that epoch."""
     given = {k: v for k, v in locals().items() if k not in ('model', 'task', 'progress', 'callback')}
     _check_fit(model, task, **given)
     device = _usable(device)
@@ -269,7 +270,8 @@ def _stoppable(model, result, held):
             model.load_adapter(held['last']).eval()
             raise
         result.interrupted = True
-        warnings.warn(f'interrupted after {len(result.log)} of {result.settings["epochs"]} epochs; the result and the model are those of the epochs that were finished', stacklevel=4)
+        warnings.warn(f'interrupted after {len(result.log)} of {result.settings["epochs"]} epochs; '
+                      'the result and the model are those of the epochs that were finished', stacklevel=4)
 
 def _check_finite(losses, epoch, model, good):
     if losses.isfinite().all(): return

@@ -27,7 +27,8 @@ def greedy_assignment(
     counts = counts.cpu()
     s, t = counts.nonzero(as_tuple=True)                             # row-major
     order = counts[s, t].argsort(descending=True, stable=True)
-    free, taken, missing = [True] * S, [[] for _ in range(K)], K * per_target
+    free, missing = [True] * S, K * per_target
+    taken: list[list[int]] = [[] for _ in range(K)]
     for i, j in zip(s[order].tolist(), t[order].tolist()):
         if free[i] and len(taken[j]) < per_target:
             taken[j].append(i); free[i] = False; missing -= 1
@@ -46,6 +47,7 @@ def _enough(S, K, m):
 class OneToOne(nn.Module):
     "`y_t = mean_m f_pre(.)[sequence[t, m]]`: what RLM, FLM and ILM share. `ValueError` if the source has too few labels."
     names: tuple[list[str], list[str]] | None = None # of source and target labels, for the table; `fit` fills them in
+    sequence: Tensor # [K, m]
     _repr_html_ = mapping_table
 
     def __init__(self,

@@ -28,6 +28,10 @@ class Padding(nn.Module):
 
     The pattern starts at 0, so the frame starts out grey: sigmoid(0) = 0.5, as in the published code. The paper's algorithm speaks of
     no prompt at all there, and the first label mapping sees the difference."""
+    pattern: nn.Parameter # delta, [C, H, H]
+    mask: Tensor # M, [1, H, H]
+    mean: Tensor # [C, 1, 1]
+    std: Tensor # [C, 1, 1]
     space = 'pixel' # where the pattern is added
     recipes = {'resnet': dict(epochs=200, batch_size=128, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1)}
 

@@ -18,6 +18,10 @@ class Watermark(nn.Module):
 
     Bahng et al., 2022; narrow, medium and full in Cai et al. (SMM), ICML 2024. The pattern starts at 0, as in SMM's code: before training
     the source sees the image as it is."""
+    pattern: nn.Parameter # delta, [C, H, H]
+    mask: Tensor # M, [1, H, H]
+    mean: Tensor # [C, 1, 1]
+    std: Tensor # [C, 1, 1]
     space = 'normalised' # where the pattern is added
     recipes = {'resnet': dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1)}
 

@@ -1,0 +1,36 @@
+"What ruff, mypy and an editor say"
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+USER = '''
+import torch
+import vrlit as vr
+
+source: vr.Source = vr.load_source('resnet18', weights='IMAGENET1K_V1', size=128)
+task = vr.load_task('cifar10', '~/data', shots=16).to('cpu')
+model = vr.Reprogrammed(vr.Padding(source, inner=32), source, vr.ILM(source.S, task.K))
+result = vr.fit(model, task, lr=dict(pattern=.1), milestones=(.5,), augment=task.augment(32, plus=4), callback=lambda row, m: print(row['loss'], m))
+accuracy: float = vr.evaluate(model, task.test).accuracy
+names: list[str] = task.labels + vr.mapped_names(model.mapping, source.labels)[0]
+mine = vr.make_task('mine', (torch.zeros(9, 3, 8, 8), [0, 1, 2] * 3), val=None)
+reveal_type(result.selected)
+vr.load_source(size='large')
+vr.Padding()
+'''
+
+def test_types(python, tmp_path):
+    "mypy accepts the package, and a user's program but for its two mistakes"
+    (tmp_path / 'user.py').write_text(USER)
+    code = 'import sys; from mypy import api; out, err, _ = api.run(sys.argv[1:]); print(out + err)'
+    out = python('-c', code, '--config-file', ROOT / 'setup.cfg', '--cache-dir', tmp_path / 'cache', ROOT / 'vrlit', tmp_path / 'user.py', cwd=ROOT, timeout=600)
+    told = [line for line in out.splitlines() if ': error:' in line or ': note:' in line]
+    assert len(told) == 3 and all('user.py' in line for line in told), out
+    assert 'dict[str, Any]' in told[0] or 'dict[Any, Any]' in told[0], out
+    assert 'Argument "size" to "load_source"' in told[1] and 'Missing positional argument "source"' in told[2], out
+
+def test_style(python):
+    assert 'All checks passed' in python('-m', 'ruff', 'check', '--no-cache', cwd=ROOT)
+
+def test_the_stub_is_what_there_is(python): python('.ci/stub.py', '--check', cwd=ROOT)
