@@ -14,15 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-# %% ../nbs/03_loaders.ipynb #7f4ce445
+# %% ../nbs/03_loaders.ipynb #6a044ba8
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from .tasks import SHARE, Split, Task, _fits, counting_squares, make_task, resize
+from .tasks import SHARE, Split, Task, _fits, _tqdm, counting_squares, make_task, resize
 
-# %% ../nbs/03_loaders.ipynb #03c1b674
+# %% ../nbs/03_loaders.ipynb #1fdaaf69
 class _File(NamedTuple):
     name: str # as an error tells it
     open: Callable[[], IO[bytes]]
@@ -34,7 +34,7 @@ def _stamp(path) -> str:
     return f'{os.path.abspath(path)}\t{s.st_size}\t{s.st_mtime_ns}'
 
 def _path(path) -> _File:
-    try: return _File(str(path), partial(io.FileIO, path), _stamp(path))
+    try: return _File(str(path), lambda: open(path, 'rb'), _stamp(path))
     except FileNotFoundError: raise FileNotFoundError(f'{path}: the data set lists this image, and it is not there') from None
 
 @contextmanager
@@ -64,7 +64,7 @@ def _native_size(files) -> int | None:
     w, h = sizes.pop()
     return w if w == h else None
 
-# %% ../nbs/03_loaders.ipynb #e4375936
+# %% ../nbs/03_loaders.ipynb #30e751bd
 @contextmanager
 def _replacing(file: Path):
     "A binary file that becomes `file` if all goes well, and leaves nothing if not"
@@ -85,11 +85,16 @@ def _no_room(folder, cause=None, n_bytes=None):
                                 'cache=, or the environment variable VRLIT_CACHE', str(folder)) from cause
 
 def _each(fn, files, what):
-    "`fn` of every file, in order, with a bar if they are many"
-    from tqdm.auto import tqdm
-    pool = ThreadPoolExecutor()
-    try: yield from tqdm(pool.map(fn, files), total=len(files), desc=what, disable=len(files) < 500)
-    finally: pool.shutdown(cancel_futures=True)
+    "`fn` of every file, in order, a thousand at a time, with a bar if they are many"
+    with ThreadPoolExecutor() as pool, _tqdm(total=len(files), desc=what, disable=len(files) < 500) as bar:
+        for i in range(0, len(files), 1000):
+            try:
+                for result in pool.map(fn, files[i:i + 1000]):
+                    yield result
+                    bar.update()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
 # %% ../nbs/03_loaders.ipynb #192ab752
 def _write_npy(files: list[_File], size: int, how: tuple, to: Path):
@@ -213,7 +218,7 @@ def list_tasks() -> dict[str, str]:
     return {k: about for k, (_, about) in _BUILT_IN.items()} | {k: s.about for k, s in _SETS.items()}
 
 # %% ../nbs/03_loaders.ipynb #511e2ca5
-_Found = tuple[dict[str, tuple], list[str], str] # {split: (files or arrays, labels)}, names, provenance
+_Found = tuple[dict[str, tuple], list[str] | None, str] # {split: (files or arrays, labels)}, names (None: '0', '1', ...), provenance
 
 def _coop(root: Path, folder: str, file: str, images: str) -> _Found:
     path = root / folder / file
@@ -302,7 +307,7 @@ def _image_zip(path: Path) -> _Found:
     file = lambda name: _File(f'{path}/{name}', partial(archive.open, info[name]), f'{stamp}\t{name}', f'{info[name].CRC:08x} {info[name].file_size}')
     return _numbered(found, classes, file), classes, f'zip {path.name}: {", ".join(found) if len(found) > 1 else "all images"}'
 
-# %% ../nbs/03_loaders.ipynb #72b36d6e
+# %% ../nbs/03_loaders.ipynb #b5114ded
 def _arrays(path: Path) -> _Found:
     try: z = dict(np.load(path, allow_pickle=False))
     except (ValueError, OSError, zipfile.BadZipFile) as e: raise ValueError(f'{path}: expected an .npz of plain arrays ({e})') from e
@@ -310,17 +315,20 @@ def _arrays(path: Path) -> _Found:
     if 'train' not in parts: raise ValueError(f'{path}: expected arrays x_train and y_train (x_test, y_test, x_val, y_val, labels), got {sorted(z)}')
     last = lambda x: x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3)
     parts = {part: (x.transpose(0, 3, 1, 2).copy() if last(x) else x, y) for part, (x, y) in parts.items()}
-    labels = z['labels'].tolist() if 'labels' in z else [str(k) for k in range(1 + max(int(y.max()) for _, y in parts.values()))]
-    return parts, labels, f'arrays of {path.name}: {", ".join(parts)}'
+    return parts, [str(k) for k in z['labels']] if 'labels' in z else None, f'arrays of {path.name}: {", ".join(parts)}'
 
-# %% ../nbs/03_loaders.ipynb #8084e20e
+# %% ../nbs/03_loaders.ipynb #dbc53e58
 def _hugging_face(data, columns: tuple[str, str] | None = None) -> _Found:
     "`data`: a name on the hub, a folder that `save_to_disk` wrote, or the data set itself"
     try: import datasets
     except ImportError as e: raise ImportError("Hugging Face data sets need the package datasets: pip install 'vrlit[datasets]'") from e
     origin = f'Hugging Face data set {Path(data).name if isinstance(data, Path) else data if isinstance(data, str) else "in memory"}'
     if isinstance(data, Path): data = datasets.load_from_disk(str(data))
-    elif isinstance(data, str): data = datasets.load_dataset(data)
+    elif isinstance(data, str):
+        try: data = datasets.load_dataset(data)
+        except OSError as e:
+            raise ConnectionError(f"{origin}: cannot be fetched ({e}); where there is a network, datasets.load_dataset({data!r}).save_to_disk('folder'), "
+                                  "then load_task('folder') here") from e
     data = data if isinstance(data, dict) else dict(train=data)
     sets = {part: data[k] for part, known in _PARTS.items() for k in known if k in data}
     if 'train' not in sets or not isinstance(sets['train'], datasets.Dataset):
@@ -328,12 +336,11 @@ def _hugging_face(data, columns: tuple[str, str] | None = None) -> _Found:
     image, label = columns or _columns(sets['train'].features, origin)
     ys = {part: np.asarray(d.with_format('numpy')[label][:]) for part, d in sets.items()}
     labels = getattr(sets['train'].features[label], 'names', None)
-    if labels is None:
-        labels = sorted({str(y) for y in ys['train']}) if ys['train'].dtype.kind in 'UOT' else [str(k) for k in range(1 + int(max(y.max() for y in ys.values())))]
-    if ys['train'].dtype.kind in 'UOT': ys = {part: np.array([labels.index(str(k)) for k in y]) for part, y in ys.items()}
-    ys = {part: y for part, y in ys.items() if (y >= 0).any()}
-    files = {part: _rows(sets[part], image, f'{origin}, {part}') for part in ys}
-    return {part: (files[part], y) for part, y in ys.items()}, list(labels), f'{origin}: {", ".join(ys)}'
+    if ys['train'].dtype.kind in 'UOT': # words
+        labels = sorted({str(y) for y in np.concatenate([*ys.values()])})
+        ys = {part: np.array([labels.index(str(k)) for k in y]) for part, y in ys.items()}
+    found = {part: (_rows(sets[part], image, f'{origin}, {part}'), y) for part, y in ys.items() if (y >= 0).any()}
+    return found, labels, f'{origin}: {", ".join(found)}'
 
 def _columns(features, origin) -> tuple[str, str]:
     "The columns of images and of labels"

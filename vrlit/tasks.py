@@ -10,6 +10,7 @@ import base64, copy, functools, hashlib, io, os, re, warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -363,6 +364,13 @@ def batches(
         x, y = split[order[i:i + batch_size]]
         if device.type == 'cuda' and home.type == 'cpu': x, y = x.pin_memory(), y.pin_memory()
         yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+
+# %% ../nbs/02_tasks.ipynb #d9ea3b09
+def _tqdm(*args, disable=False, **kwargs):
+    "A progress bar; in a notebook without ipywidgets, as text"
+    if disable or find_spec('ipywidgets') is None: from tqdm import tqdm
+    else: from tqdm.auto import tqdm
+    return tqdm(*args, disable=disable, **kwargs)
 
 # %% ../nbs/02_tasks.ipynb #235b118d
 _FILTERS = dict( # f and its support; PIL's cubic curve has a = -1/2

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from .reprogram import Reprogrammed
-from .tasks import Split, Task, batches
+from .tasks import Split, Task, _tqdm, batches
 
 # %% ../nbs/40_train.ipynb #99f5ca4c
 def lr_factor(
@@ -227,7 +227,7 @@ def fit(
     result = Result(given, str(model), task.record() if hasattr(task, 'record') else {})
     if hasattr(model.source, 'labels'): model.mapping.names = (model.source.labels, list(task.labels))
     held = dict.fromkeys(('last', 'selected'), model.adapter())
-    with _bar(epochs * len(task.train), progress) as bar, _stoppable(model, result, held):
+    with _tqdm(total=epochs * len(task.train), unit=' images', unit_scale=True, disable=not progress) as bar, _stoppable(model, result, held):
         for epoch in range(epochs):
             factor = lambda share, gamma: lr_factor(schedule, epoch + share, epochs, milestones, gamma)
             start = time.perf_counter()
@@ -285,8 +285,3 @@ def _row(model, task, epoch, opts, losses, train_acc, remapped):
     val = evaluate(model, task.val) if task.val is not None else Score(None, None)
     return dict(epoch=epoch, lr=max(g['lr'] for opt in opts for g in opt.param_groups), loss=losses.mean().item(), train_acc=train_acc,
                 val_loss=val.loss, val_acc=val.accuracy, test_acc=evaluate(model, task.test).accuracy, remapped=remapped)
-
-def _bar(total, progress):
-    if progress: from tqdm.auto import tqdm
-    else: from tqdm import tqdm
-    return tqdm(total=total, unit=' images', unit_scale=True, disable=not progress)

@@ -1,0 +1,40 @@
+"What a reader sees in JupyterLab, from a real kernel"
+import base64, io, re
+
+import nbformat
+from nbclient import NotebookClient
+from PIL import Image
+
+SETUP = """
+import vrlit as vr
+source, task = vr.load_source(size=32), vr.load_task('digits', shots=4)
+model = vr.Reprogrammed(vr.Padding(source), source, vr.ILM(source.S, task.K))
+"""
+CELLS = [SETUP, 'result = vr.fit(model, task, epochs=2, batch_size=16)', 'source', 'task', 'result', 'model.mapping', 'model']
+
+def test_what_objects_show(tmp_path):
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS])
+    NotebookClient(nb, kernel_name='python3', timeout=300, resources={'metadata': {'path': tmp_path}}).execute()
+    _, fit, *shown = [c.outputs for c in nb.cells]
+    assert any('application/vnd.jupyter.widget-view+json' in o.get('data', {}) for o in fit), fit   # the bar is a widget
+    assert not [o for o in fit if 'Warning' in o.get('text', '')]
+    source, task, result, mapping, model = [o[0]['data']['text/html'] for o in shown]
+    assert '1,000 (tench, goldfish' in source and '32 x 32 pixels' in source
+    assert '10 labels' in task and len(pictures(task)) == 10 and pictures(task)[0].size == (4 * 40, 40)
+    assert '2 epochs' in result and pictures(result)[0].width > 500
+    rows = re.findall(r'<tr><td>(\d)</td><td[^>]*>([^<]+)</td></tr>', mapping)
+    names = __import__('vrlit').imagenet_labels()
+    assert [t for t, _ in rows] == [*'0123456789'] and all(s in names for _, s in rows)
+    assert 'Padding' in model and 'embedded' in model
+
+def pictures(html): return [Image.open(io.BytesIO(base64.b64decode(b))) for b in re.findall(r'base64,([^"]+)"', html)]
+
+def test_names_are_escaped():
+    import torch
+    import vrlit as vr
+    task = vr.make_task('<b>', (torch.zeros(4, 3, 4, 4), [0, 1, 0, 1]), (torch.zeros(2, 3, 4, 4), [0, 1]), labels=['<script>', 'a & b'], val=None)
+    html = task._repr_html_()
+    assert '<script>' not in html and '&lt;script&gt;' in html and 'a &amp; b' in html
+    mapping = vr.RLM(2, 2, [0, 1])
+    mapping.names = ['<i>', 'x'], task.labels
+    assert '<i>' not in mapping._repr_html_() and '<script>' not in mapping._repr_html_()
