@@ -82,6 +82,7 @@ def test_train_writes_what_eval_reads(folder):
     _, err = vrlit('train', 'pile', '--out', again, cwd=folder, code=2)
     assert 'is there already; --overwrite replaces it' in err
     vrlit('train', 'pile', '--out', again, '--overwrite', *FAST, cwd=folder)
+    assert 'was not written by `vrlit train`, and is not replaced' in vrlit('train', 'pile', '--out', 'pile', '--overwrite', cwd=folder, code=2)[1]
     assert read(again / 'config.json')['prompt'] == 'Padding' and not [p for p in folder.iterdir() if p.name.startswith('.again')]
 
     for p in (folder / 'pile' / 'dark').glob('1*.png'): p.unlink()               # other data now
@@ -133,6 +134,7 @@ def test_an_interrupt_before_the_first_epoch_ends_leaves_nothing(folder):
     (['digits', '--prompt', 'Padding(inner=500)'], 2, 'inner: expected a side from 1 to 96'),
     (['digits', '--prompt', 'Padding(outer=5)'], 2, 'Padding(source'),
     (['digits', '--prompt', 'Padding(inner=__import__("os"))'], 2, '--prompt: expected a name'),
+    (['digits', '--prompt', 'os:system'], 2, "there is no 'system'"),
     (['digits', '--prompt', 'nowhere:Mine'], 2, "No module named 'nowhere'"),
     (['digits', '--mapping', 'ILM(per_target=200)'], 2, 'take a source with more labels'),
     (['digits', '--source', 'resnet81'], 2, 'Nearest:'),
@@ -174,6 +176,13 @@ def test_lists(tmp_path):
     assert [line.partition('(')[0] for line in lists['mappings'].splitlines() if line[0] != ' '] == ['RLM', 'FLM', 'ILM']
     assert vrlit('list', 'sources', '*resnext101_32x8d*', cwd=tmp_path)[0].count('\n') >= 3
     assert 'nothing among the tasks fits' in vrlit('list', 'tasks', 'x*', cwd=tmp_path, code=2)[1]
+
+def test_a_pipe_that_closes_is_no_error(tmp_path):
+    run = command('list', 'sources', cwd=tmp_path)
+    job = subprocess.Popen(**run, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert job.stdout.readline() == 'embedded\n'
+    job.stdout.close()
+    assert 'rror' not in job.stderr.read() and job.wait(timeout=60) in (0, 1)
 
 def test_the_shell_completes(tmp_path):
     out, _ = vrlit(cwd=tmp_path, _VRLIT_COMPLETE='complete_bash', COMP_WORDS='vrlit tr', COMP_CWORD='1')

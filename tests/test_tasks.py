@@ -135,6 +135,10 @@ def test_coop(tmp_path, name):
             with Image.open(tmp_path / folder / images / path) as im: want = np.asarray(im.resize((128, 128), Image.BILINEAR))
             assert y == label and (x.permute(1, 2, 0).numpy() == want).all()
     assert sizes(load_task(name, tmp_path, val=None)) == dict(train=4, test=2)
+    (tmp_path / folder).rename(tmp_path / 'any-folder')                            # what it is called does not matter
+    for other in ('any-folder', f'any-folder/{file}'):
+        again = load_task(other, tmp_path, size=128)
+        assert torch.equal(again.test.x, task.test.x) and again.labels == task.labels and again.provenance == task.provenance
 
 # ---- faults --------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@
 __all__ = ['app', 'demo', 'Kind', 'list_', 'train', 'eval_']
 
 # %% ../nbs/43_cli.ipynb #eb0de807
-import ast, csv, dataclasses, difflib, enum, fnmatch, importlib, inspect, json, os, re, shutil, signal, sys, tempfile, time
+import ast, csv, dataclasses, difflib, enum, fnmatch, importlib, inspect, json, os, re, shutil, signal, sys, time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +37,7 @@ def _told() -> Iterator[None]:
         typer.echo(said, err=True)
         return typer.Exit(status)
     try: yield
+    except BrokenPipeError: raise # `vrlit list sources | head` is no error
     except KeyboardInterrupt: raise end('interrupted', 130) from None
     except (ValueError, FileNotFoundError, ImportError) as e: raise end(f'error: {e}', 2) from None
     except (OSError, FloatingPointError, MemoryError) as e: raise end(f'error: {e}', 1) from None
@@ -106,7 +107,7 @@ def demo(
                    f'patterns, prompted images and mappings are drawn in {out}')
         if interrupted: raise KeyboardInterrupt
 
-# %% ../nbs/43_cli.ipynb #d99f3084
+# %% ../nbs/43_cli.ipynb #0e1b4bae
 class Kind(str, enum.Enum):
     "What `vrlit list` lists."
     sources = 'sources'; tasks = 'tasks'; prompts = 'prompts'; mappings = 'mappings'
@@ -131,6 +132,7 @@ def _spec(text: str, option: str) -> tuple[str, dict[str, Any]]:
 
 def _part(text: str, kind: str, *args, **defaults):
     "The prompt or mapping that `text` names, built on `args`"
+    from torch import nn
     option = f'--{kind[:-1]}'
     name, kwargs = _spec(text, option)
     module, _, name = name.rpartition(':')
@@ -138,7 +140,7 @@ def _part(text: str, kind: str, *args, **defaults):
     if module:
         if os.getcwd() not in sys.path: sys.path.insert(0, os.getcwd())
         known = vars(importlib.import_module(module))
-    if name not in known:
+    if not inspect.isclass(known.get(name)) or not issubclass(known[name], nn.Module):
         near = difflib.get_close_matches(name, [k for k in known if k[0] != '_'], 1)
         raise ValueError(f'{option}: there is no {name!r}{f"; did you mean {near[0]!r}?" if near else ""} `vrlit list {kind}` tells the names; one of your own is module:Name')
     takes = inspect.signature(known[name]).parameters
@@ -199,14 +201,20 @@ def _build(config: dict) -> tuple:
     prompt = _part(config['prompt'], 'prompts', source, seed=config['seed'])
     return source, task, vr.Reprogrammed(prompt, source, _part(config['mapping'], 'mappings', source.S, task.K, seed=config['seed']))
 
-# %% ../nbs/43_cli.ipynb #74296d15
+# %% ../nbs/43_cli.ipynb #886c076f
+def _check_folder(out: Path, overwrite: bool):
+    if not out.exists(): return
+    if not overwrite: raise ValueError(f'--out: {out} is there already; --overwrite replaces it')
+    if not (out / 'config.json').is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f'--out: {out} was not written by `vrlit train`, and is not replaced')
+
 @contextmanager
 def _written_folder(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=path.parent))
+    "A temporary folder beside `path` that becomes `path` once all is written"
+    tmp, old = (path.with_name(f'.{path.name}.{os.getpid()}.{end}') for end in ('tmp', 'old'))
+    tmp.mkdir(parents=True)
     try:
         yield tmp
-        old = tmp.with_suffix('.old')
         if path.exists(): os.replace(path, old)
         os.replace(tmp, path)
         shutil.rmtree(old, ignore_errors=True)
@@ -229,7 +237,7 @@ def _write(folder: Path, config: dict, result, model, task):
     vr.show(model, task, figure=Figure(figsize=(1.15 * (1 + min(10, task.K)), 1.75), layout='constrained')).savefig(folder / 'examples.png', dpi=150)
     result.plot(Figure(figsize=(10, 2.4), layout='constrained')).savefig(folder / 'curves.png', dpi=100)
 
-# %% ../nbs/43_cli.ipynb #7c901f46
+# %% ../nbs/43_cli.ipynb #517f37e2
 @app.command()
 def train(
     ctx: typer.Context,
@@ -278,7 +286,7 @@ def train(
         config = dict(vrlit=vr.__version__, source=source, weights=here(weights), task=here(task), data=data, prompt=prompt, mapping=mapping, seed=seed)
         name = lambda text: re.sub(r'\W+', '_', Path(text).stem if os.sep in text else text).strip('_')
         out = out or Path('runs') / '-'.join(map(name, (task, prompt, mapping, str(seed))))
-        if out.exists() and not overwrite: raise ValueError(f'--out: {out} is there already; --overwrite replaces it')
+        _check_folder(out, overwrite)
         f_pre, target, model = _build(config)
         typer.echo(f'{f_pre}\n{target}\n{model}')
         said = {k for k in fits if getattr(ctx.get_parameter_source(k), 'name', '') == 'COMMANDLINE'}

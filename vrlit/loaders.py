@@ -220,14 +220,15 @@ def list_tasks() -> dict[str, str]:
 # %% ../nbs/03_loaders.ipynb #511e2ca5
 _Found = tuple[dict[str, tuple], list[str] | None, str] # {split: (files or arrays, labels)}, names (None: '0', '1', ...), provenance
 
-def _coop(root: Path, folder: str, file: str, images: str) -> _Found:
-    path = root / folder / file
+def _coop(path: Path, images: str | None = None) -> _Found:
+    "`path`: the JSON file; `images`: their folder beside it; None: found by the first of them"
     try:
         split = json.loads(path.read_text())
         names = {int(k): name for items in split.values() for _, k, name in items}
+        if images is None: images = _beside(path, split['train'][0][0])
         pair = lambda items: ([path.parent / images / p.lstrip('/') for p, _, _ in items], [int(k) for _, k, _ in items])
         parts = {part: pair(split[part]) for part in ('train', 'val', 'test')}
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as e:
         raise ValueError(f'{path}: expected lists "train", "val" and "test" of [path, label, name] ({e!r})') from e
     if sorted(names) != list(range(len(names))):
         raise ValueError(f'{path}: expected labels 0, 1, ... without gaps, got {sorted(names)}')
@@ -235,7 +236,12 @@ def _coop(root: Path, folder: str, file: str, images: str) -> _Found:
     if missing := [p for p in listed if not p.is_file()]:
         raise FileNotFoundError(f'{path}: lists {len(listed):,} images, {len(missing):,} of which are not there, the first {missing[0]}')
     parts = {part: ([*map(_path, paths)], y) for part, (paths, y) in parts.items()}
-    return parts, [names[k] for k in sorted(names)], f"CoOp's split {file}: its train, val and test"
+    return parts, [names[k] for k in sorted(names)], f"CoOp's split {path.name}: its train, val and test"
+
+def _beside(path: Path, image: str) -> str:
+    "The folder beside `path` that has this image"
+    folders = ['.', *sorted(d.name for d in path.parent.iterdir() if d.is_dir())]
+    return next((d for d in folders if (path.parent / d / image).is_file()), '.')
 
 # %% ../nbs/03_loaders.ipynb #3a5f21a8
 _SIGNS = [f'speed limit {v} km/h' for v in (20, 30, 50, 60, 70, 80)] + '''end of speed limit 80 km/h, speed limit 100 km/h,
@@ -317,11 +323,11 @@ def _arrays(path: Path) -> _Found:
     parts = {part: (x.transpose(0, 3, 1, 2).copy() if last(x) else x, y) for part, (x, y) in parts.items()}
     return parts, [str(k) for k in z['labels']] if 'labels' in z else None, f'arrays of {path.name}: {", ".join(parts)}'
 
-# %% ../nbs/03_loaders.ipynb #dbc53e58
+# %% ../nbs/03_loaders.ipynb #45709255
 def _hugging_face(data, columns: tuple[str, str] | None = None) -> _Found:
     "`data`: a name on the hub, a folder that `save_to_disk` wrote, or the data set itself"
     try: import datasets
-    except ImportError as e: raise ImportError("Hugging Face data sets need the package datasets: pip install 'vrlit[datasets]'") from e
+    except ImportError as e: raise ImportError("Hugging Face data sets need a package more: pip install datasets") from e
     origin = f'Hugging Face data set {Path(data).name if isinstance(data, Path) else data if isinstance(data, str) else "in memory"}'
     if isinstance(data, Path): data = datasets.load_from_disk(str(data))
     elif isinstance(data, str):
@@ -362,7 +368,7 @@ def _rows(data, column: str, name: str) -> list[_File]:
 def _named(name: str, root: Path, download: bool) -> _Found:
     "A set of the table, in CoOp's split if that is there; an error that says what to fetch and where to put it"
     s = _SETS[name]
-    if s.coop and (root / s.coop[0] / s.coop[1]).is_file(): return _coop(root, *s.coop)
+    if s.coop and (split := root / s.coop[0] / s.coop[1]).is_file(): return _coop(split, s.coop[2])
     ways = [f'put there {s.files}'] if s.files else []
     if s.torchvision and name != 'stanfordcars': ways.insert(0, 'pass download=True, and torchvision fetches it')
     if s.coop: ways.append("put there {0}/{1} (CoOp's split: github.com/KaiyangZhou/CoOp, DATASETS.md), "
@@ -374,6 +380,12 @@ def _named(name: str, root: Path, download: bool) -> _Found:
         told = f"{name}: cannot be read from root='{root}' ({str(e).rstrip('.')}). Do one of these:"
         raise FileNotFoundError('\n- '.join([told, *ways])) from e
 
+def _folder(path: Path, columns) -> _Found:
+    "A folder of one of three kinds"
+    if (path / 'state.json').exists() or (path / 'dataset_dict.json').exists(): return _hugging_face(path, columns)
+    if len(splits := sorted(path.glob('split_zhou_*.json'))) == 1: return _coop(splits[0])
+    return _image_folder(path)
+
 def _find(name, root: Path, seed: int, download: bool, columns) -> _Found:
     if not isinstance(name, str | Path): return _hugging_face(name, columns)
     name = str(name)
@@ -381,15 +393,15 @@ def _find(name, root: Path, seed: int, download: bool, columns) -> _Found:
     if name in _SETS: return _named(name, root, download)
     if name.startswith('hf/'): return _hugging_face(name[3:], columns)
     for path in (Path(name).expanduser(), root / name):
-        if path.is_dir(): return _hugging_face(path, columns) if (path / 'state.json').exists() or (path / 'dataset_dict.json').exists() else _image_folder(path)
-        if path.is_file(): return _arrays(path) if path.suffix == '.npz' else _image_zip(path)
+        if path.is_dir(): return _folder(path, columns)
+        if path.is_file(): return {'.npz': _arrays, '.json': _coop}.get(path.suffix, _image_zip)(path)
     near = difflib.get_close_matches(re.sub('[-_ ]', '', name.lower()), list_tasks(), 1)
     raise ValueError(f"name: expected a task, a folder, a zip or an .npz, got {name!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
                      f"Tasks: {', '.join(list_tasks())}. Files are looked for here and in root='{str(root).replace(str(Path.home()), '~')}'.")
 
-# %% ../nbs/03_loaders.ipynb #8cd83b5c
+# %% ../nbs/03_loaders.ipynb #efd57bd7
 def load_task(
-    name: str | Path | Any, # one of `list_tasks()`; a folder, zip or .npz, here or in `root`; 'hf/...'; or a Hugging Face data set itself
+    name: str | Path | Any, # one of `list_tasks()`; a folder, zip, .npz or CoOp's .json, here or in `root`; 'hf/...', or a Hugging Face set itself
     root: str | Path = '~/data', # where data sets are
     *,
     size: int | None = None, # side of the images; None: their own, or as in the papers where it varies: 128 (GTSRB 32)

@@ -372,7 +372,7 @@ def _tqdm(*args, disable=False, **kwargs):
     else: from tqdm.auto import tqdm
     return tqdm(*args, disable=disable, **kwargs)
 
-# %% ../nbs/02_tasks.ipynb #235b118d
+# %% ../nbs/02_tasks.ipynb #69742715
 _FILTERS = dict( # f and its support; PIL's cubic curve has a = -1/2
     bilinear=(lambda t: (1 - t).clip(0), 1),
     bicubic=(lambda t: np.where(t < 1, (1.5 * t - 2.5) * t * t + 1, np.where(t < 2, ((-.5 * t + 2.5) * t - 4) * t + 2, 0)), 2))
@@ -398,7 +398,7 @@ def _pil(x: Tensor, m: int, mode: str, dim: int) -> Tensor:
     x, w, shape = x.int(), w if dim == 3 else w[..., None], list(x.shape)
     shape[dim] = m
     y = torch.full(shape, 1 << 21, dtype=torch.int32, device=x.device)
-    for i_k, w_k in zip(i, w): y.addcmul_(x.index_select(dim, i_k), w_k)
+    for i_k, w_k in zip(i, w): y += x.index_select(dim, i_k).mul_(w_k)
     return (y >> 22).clamp_(0, 255).byte()
 
 # %% ../nbs/02_tasks.ipynb #99da7f3a
