@@ -201,7 +201,7 @@ def _build(config: dict) -> tuple:
     prompt = _part(config['prompt'], 'prompts', source, seed=config['seed'])
     return source, task, vr.Reprogrammed(prompt, source, _part(config['mapping'], 'mappings', source.S, task.K, seed=config['seed']))
 
-# %% ../nbs/43_cli.ipynb #886c076f
+# %% ../nbs/43_cli.ipynb #582cc4ff
 def _check_folder(out: Path, overwrite: bool):
     if not out.exists(): return
     if not overwrite: raise ValueError(f'--out: {out} is there already; --overwrite replaces it')
@@ -234,7 +234,7 @@ def _write(folder: Path, config: dict, result, model, task):
     empty = vr.prompted(model, torch.full((1, 3, task.size, task.size), 128, dtype=torch.uint8))[0]
     Image.fromarray((empty * 255).round().byte().permute(1, 2, 0).numpy()).save(folder / 'pattern.png')
     from matplotlib.figure import Figure
-    vr.show(model, task, figure=Figure(figsize=(1.15 * (1 + min(10, task.K)), 1.75), layout='constrained')).savefig(folder / 'examples.png', dpi=150)
+    vr.show(model, task, figure=Figure(figsize=(1.15 * (1 + min(10, task.K)), 1.75), layout='constrained')).savefig(folder / 'examples.png', dpi=110)
     result.plot(Figure(figsize=(10, 2.4), layout='constrained')).savefig(folder / 'curves.png', dpi=100)
 
 # %% ../nbs/43_cli.ipynb #517f37e2
