@@ -127,6 +127,7 @@ class Split:
 
     def __getitem__(self, i: Tensor | slice) -> tuple[Tensor, Tensor]:
         if not isinstance(i, Tensor) or i.dtype == torch.bool: i = torch.arange(len(self), device=self.y.device)[i]
+        i = i.to(self.y.device)
         return (self.images.index_select(0, i) if self.rows is None else self.images[self.rows[i]]), self.y[i]
 
     def take(self,
