@@ -323,11 +323,11 @@ def _arrays(path: Path) -> _Found:
     parts = {part: (x.transpose(0, 3, 1, 2).copy() if last(x) else x, y) for part, (x, y) in parts.items()}
     return parts, [str(k) for k in z['labels']] if 'labels' in z else None, f'arrays of {path.name}: {", ".join(parts)}'
 
-# %% ../nbs/03_loaders.ipynb #45709255
+# %% ../nbs/03_loaders.ipynb #af75d472
 def _hugging_face(data, columns: tuple[str, str] | None = None) -> _Found:
     "`data`: a name on the hub, a folder that `save_to_disk` wrote, or the data set itself"
     try: import datasets
-    except ImportError as e: raise ImportError("Hugging Face data sets need a package more: pip install datasets") from e
+    except ImportError as e: raise ImportError("Hugging Face data sets need one more package: pip install datasets") from e
     origin = f'Hugging Face data set {Path(data).name if isinstance(data, Path) else data if isinstance(data, str) else "in memory"}'
     if isinstance(data, Path): data = datasets.load_from_disk(str(data))
     elif isinstance(data, str):
