@@ -160,6 +160,17 @@ def test_an_interrupted_cache_leaves_nothing(pile, cache, monkeypatch, fault):
     monkeypatch.setattr(loaders, '_decode', decode)
     assert sum(sizes(load_task(str(pile))).values()) == 60
 
+def test_filter_and_crop_are_the_papers(tmp_path):
+    from torchvision import transforms as T
+    for i in range(10): noise(tmp_path / 'f' / 'ab'[i % 2] / f'{i}.png', i, 30, 40)
+    with Image.open(tmp_path / 'f' / 'a' / '0.png') as im:
+        cut = lambda mode: T.Compose([T.Resize(16, T.InterpolationMode(mode)), T.CenterCrop(16)])(im)       # CLIP's
+        for kwargs, want in ((dict(), im.resize((16, 16), Image.BILINEAR)), (dict(mode='bicubic'), im.resize((16, 16), Image.BICUBIC)),
+                             (dict(crop=True), cut('bilinear')), (dict(crop=True, mode='bicubic'), cut('bicubic'))):
+            task = load_task(str(tmp_path / 'f'), size=16, val=None, **kwargs)
+            assert any((x.permute(1, 2, 0).numpy() == np.asarray(want)).all() for s in task.splits.values() for x in s.x), kwargs
+    with pytest.raises(ValueError, match="mode: expected 'bilinear' or 'bicubic', got 'nearest'"): load_task(str(tmp_path / 'f'), mode='nearest')
+
 def test_a_second_load_decodes_nothing(pile, monkeypatch):
     first = load_task(str(pile))
     monkeypatch.setattr(loaders, '_decode', None)

@@ -43,7 +43,7 @@ def _reading(file):
     except MemoryError: raise
     except Exception as e: raise ValueError(f'unreadable image file {file.name}: {e}') from e # PIL raises many kinds
 
-# %% ../nbs/03_loaders.ipynb #404201ef
+# %% ../nbs/03_loaders.ipynb #28747774
 _SIZE = 128 # the papers' choice for photographs (ILM-VP and SMM, for the sets of CoOp)
 
 def _decode(file: _File, size: int, mode: str, crop: bool) -> np.ndarray:
@@ -51,9 +51,12 @@ def _decode(file: _File, size: int, mode: str, crop: bool) -> np.ndarray:
     with _reading(file), file.open() as f, Image.open(f) as im:
         if getattr(im, 'is_animated', False) and im.format != 'MPO': # (a stereo photograph is none)
             raise ValueError(f'expected a still image, got an animation of {getattr(im, "n_frames", 2)} frames')
-        a = min(im.size) / 2
-        box = (im.width / 2 - a, im.height / 2 - a, im.width / 2 + a, im.height / 2 + a) if crop else None
-        return np.asarray(im.convert('RGB').resize((size, size), Image.Resampling[mode.upper()], box)).transpose(2, 0, 1)
+        rgb = im.convert('RGB')
+        if crop:
+            from torchvision.transforms import InterpolationMode, functional as T
+            square = T.center_crop(T.resize(rgb, size, InterpolationMode(mode)), size)
+        else: square = rgb.resize((size, size), Image.Resampling[mode.upper()])
+        return np.asarray(square).transpose(2, 0, 1)
 
 def _native_size(files) -> int | None:
     "The side of all these images, if they are squares of one size"
@@ -399,14 +402,14 @@ def _find(name, root: Path, seed: int, download: bool, columns) -> _Found:
     raise ValueError(f"name: expected a task, a folder, a zip or an .npz, got {name!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
                      f"Tasks: {', '.join(list_tasks())}. Files are looked for here and in root='{str(root).replace(str(Path.home()), '~')}'.")
 
-# %% ../nbs/03_loaders.ipynb #efd57bd7
+# %% ../nbs/03_loaders.ipynb #a09734b6
 def load_task(
     name: str | Path | Any, # one of `list_tasks()`; a folder, zip, .npz or CoOp's .json, here or in `root`; 'hf/...', or a Hugging Face set itself
     root: str | Path = '~/data', # where data sets are
     *,
     size: int | None = None, # side of the images; None: their own, or as in the papers where it varies: 128 (GTSRB 32)
     mode: str = 'bilinear', # or 'bicubic': PIL's filter for images from files
-    crop: bool = False, # cut the middle square out of images from files, as CLIP does, instead of squashing them, as the papers do
+    crop: bool = False, # images from files: resize the shorter side and cut the middle out, as CLIP, instead of squashing, as the papers
     val: float | None = .1, # share cut off for validation, where the set brings no such split; None: no validation split
     shots: int | None = None, # training images per class; None: all
     seed: int = 0, # of every cut, of `shots`, and of the counting squares
