@@ -34,3 +34,24 @@ def test_training(name, base, golden):
     torch.testing.assert_close(prompt.pattern.detach(), d['final.program'], rtol=0, atol=1e-4)
     torch.testing.assert_close(torch.tensor([row['test_acc'] for row in result.log]), d['test_acc'], rtol=0, atol=1e-6)
     assert all(torch.equal(v, frozen[k]) for k, v in source.state_dict().items())
+
+@pytest.mark.parametrize('name', ['smm_flm', 'smm_ilm'])
+def test_training_of_smm(name, base, golden):
+    "In double precision: in single precision rounding noise in biases before a batch norm makes any two machines part ways"
+    (source, data), d = base, load_file(golden(f'traj_{name}.safetensors'))
+    source.double()
+    prompt = vr.SMM(source)
+    ours = lambda part: {k.removeprefix(f'{part}.').replace('program', 'pattern').replace('priority', 'mask_generator'): v
+                         for k, v in d.items() if k.startswith(f'{part}.')}
+    prompt.load_state_dict(ours('init'))
+    x = lambda part: nn.functional.interpolate(data[f'{part}_x'], size=32)
+    task = SimpleNamespace(labels=list('abcde'), K=5, val=None, **{part: vr.Split(x(part), data[f'{part}_y']) for part in ('train', 'test')})
+    mapping, mappings = dict(flm=vr.FLM, ilm=vr.ILM)[name[4:]](20, 5), []
+    result = vr.fit(vr.Reprogrammed(prompt.double(), source, mapping), task, epochs=6, batch_size=32, shuffle=False, device='cpu', keep='last', progress=False,
+                    callback=lambda row, model: mappings.append(model.mapping.sequence[:, 0].clone()))
+    assert torch.equal(torch.stack(mappings), d['mapping'].long())
+    torch.testing.assert_close(torch.tensor(result.losses, dtype=torch.float64), d['loss'], rtol=1e-9, atol=0)
+    torch.testing.assert_close(prompt.pattern.detach(), d['final.program'], rtol=0, atol=1e-9)
+    state = prompt.state_dict() # the biases before a batch norm, and what it subtracts, are noise here too
+    for k, v in ours('final').items(): torch.testing.assert_close(state[k], v, rtol=0, atol=1e-6)
+    torch.testing.assert_close(torch.tensor([row['test_acc'] for row in result.log]), d['test_acc'], rtol=0, atol=1e-6)

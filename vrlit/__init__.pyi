@@ -20,6 +20,9 @@ from .plots import prompted as prompted
 from .plots import show as show
 from .prompts.padding import Padding as Padding
 from .prompts.padding import margins as margins
+from .prompts.smm import SMM as SMM
+from .prompts.smm import enlarge as enlarge
+from .prompts.smm import mask_generator as mask_generator
 from .prompts.watermark import Watermark as Watermark
 from .reprogram import Frozen as Frozen
 from .reprogram import Reprogrammed as Reprogrammed
