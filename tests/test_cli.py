@@ -97,9 +97,9 @@ class Tinted(Watermark):
         super().__init__(source, 8); self.pattern.data += tint
 """)
     vrlit('train', 'pile', '--source', 'timm/test_resnet(size=32, mean=(.5, .5, .5), weights=False)', '--prompt', 'mine:Tinted(tint=.25)',
-          '--lr', 'pattern=0', '--augment', '32+4', '--no-flip', '--recipe', 'resnet', '--epochs', 1, '--batch-size', 16, '--out', 'r', cwd=folder)
+          '--lr', 'pattern=0', '--augment', '32+4', '--no-flip', '--recipe', 'clean-resnet', '--epochs', 1, '--batch-size', 16, '--out', 'r', cwd=folder)
     config = read(folder / 'r' / 'config.json')
-    assert config['fit']['lr'] == dict(pattern=0) and config['fit']['epochs'] == 1 and 'plus=4, flip=False' in str(config['fit']['augment'])
+    assert config['fit']['lr'] == dict(pattern=0) and config['fit']['epochs'] == 1 and (config['fit']['augment'], config['fit']['flip']) == ('32+4', False)
     assert config['fit']['milestones'] == [.5, .72] and config['fit']['batch_size'] == 16   # from the recipe; said
     from safetensors.torch import load_file
     assert (load_file(folder / 'r' / 'adapter.safetensors')['prompt.pattern'] == .25).all()
@@ -142,8 +142,8 @@ def test_an_interrupt_before_the_first_epoch_ends_leaves_nothing(folder):
     (['digits', '--lr', 'fast'], 2, "--lr"),
     (['digits', '--lr', 'patern=.1'], 2, "'patern' is no part of"),
     (['digits', '--milestones', '100,144'], 2, 'milestones: expected shares'),
-    (['digits', '--augment', '32'], 2, 'expected SIZE+PLUS'),
-    (['digits', '--recipe', 'vit'], 2, '--recipe: Padding has resnet'),
+    (['digits', '--augment', '32'], 2, "augment: expected '+PLUS'"),
+    (['digits', '--recipe', 'vit'], 2, '--recipe: Padding has paper-resnet, clean-resnet'),
     (['digits', '--shots', '5000'], 2, 'k: expected 5000 training images per class'),
     (['digits', '--source', 'timm/test_resnet.r160_in1k'], 1, 'could not be downloaded')], ids=lambda a: '-'.join(a[1:3]) if isinstance(a, list) else '')
 def test_train_errors_say_what_to_do(args, code, said, tmp_path):

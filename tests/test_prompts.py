@@ -57,6 +57,24 @@ def test_smm_mirrors_what_patches_do_not_fill(size, patch):
     assert torch.equal(m[..., whole:, :], m[..., whole - 1 - rest:whole - 1, :].flip(-2)) and torch.equal(m[..., whole:], m[..., whole - 1 - rest:whole - 1].flip(-1))
     assert torch.equal(m[..., :whole, :whole], m[..., :whole:patch, :whole:patch].repeat_interleave(patch, -1).repeat_interleave(patch, -2))
 
+@pytest.mark.parametrize('name', ['smm_ilm', 'padding_ilm', 'watermark_ilm'])
+def test_an_official_checkpoint_goes_in_and_comes_out(name, golden, tmp_path):
+    d = load_file(golden(f'traj_{name}.safetensors'))
+    theirs = {k.removeprefix('final.'): v.float() if v.is_floating_point() else v for k, v in d.items() if k.startswith('final.')}
+    source = plain(32)
+    build = dict(smm=vr.SMM, padding=lambda s: vr.Padding(s, 16), watermark=lambda s: vr.Watermark(s, 4))[name.split('_')[0]]
+    torch.save(dict(visual_prompt_dict=theirs, mapping_sequence=d['mapping'][-1].long(), epoch=5, best_acc=.5), tmp_path / 'best.pth') # as the published code does
+    model = vr.from_official(vr.Reprogrammed(build(source), source, vr.ILM(20, 5)), tmp_path / 'best.pth')
+    assert torch.equal(model.prompt.pattern, theirs['program']) and torch.equal(model.mapping.sequence[:, 0], d['mapping'][-1].long())
+    back = vr.to_official(model)
+    assert back['visual_prompt_dict'].keys() == theirs.keys() and all(torch.equal(v, theirs[k]) for k, v in back['visual_prompt_dict'].items())
+    assert torch.equal(back['mapping_sequence'], d['mapping'][-1].long())
+
+def test_an_official_checkpoint_is_never_unpickled(tmp_path):
+    import pathlib
+    torch.save(dict(visual_prompt_dict={}, trap=pathlib.PurePosixPath('x')), tmp_path / 'best.pth')
+    with pytest.raises(ValueError, match='tensors and plain values alone'): vr.from_official(vr.Padding(plain(32)), tmp_path / 'best.pth')
+
 PROMPTS = dict(padding=vr.Padding, odd_padding=lambda s: vr.Padding(s, 31), watermark=vr.Watermark, border=lambda s: vr.Watermark(s, 5),
                smm=vr.SMM, smm_1=lambda s: vr.SMM(s, patch=32, layers=6, channels=1))
 

@@ -39,10 +39,13 @@ def test_a_seed_decides_everything():
     assert all(torch.equal(v, n.adapter()[k]) for k, v in m.adapter().items())
 
 def test_recipes_are_arguments_of_fit():
-    for prompt in vr.Padding, vr.Watermark:
-        for name, recipe in prompt.recipes.items(): inspect.signature(vr.fit).bind(None, None, **recipe)
-    m = model(vr.ILM)
-    assert len(vr.fit(m, vr.make_task('t', data()), **m.prompt.recipes['resnet'] | quick).log) == 2
+    from vrlit.cli import _known
+    for name, prompt in _known('prompts').items():
+        assert {'paper', 'clean'} == {k.split('-')[0] for k in prompt.recipes}, name
+        for recipe in prompt.recipes.values(): inspect.signature(vr.fit).bind(None, None, **recipe)
+    for name in 'paper-resnet', 'clean-resnet':
+        m = model(vr.ILM)
+        assert len(vr.fit(m, vr.make_task('t', data()), **m.prompt.recipes[name] | quick).log) == 2
 
 def test_training_leaves_the_global_generator_alone():
     m = model(vr.ILM)

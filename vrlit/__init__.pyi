@@ -2,8 +2,10 @@
 from . import cli as cli
 from . import loaders as loaders
 from . import mappings as mappings
+from . import official as official
 from . import plots as plots
 from . import prompts as prompts
+from . import recipes as recipes
 from . import reprogram as reprogram
 from . import sources as sources
 from . import tasks as tasks
@@ -16,6 +18,8 @@ from .mappings.one_to_one import ILM as ILM
 from .mappings.one_to_one import OneToOne as OneToOne
 from .mappings.one_to_one import RLM as RLM
 from .mappings.one_to_one import greedy_assignment as greedy_assignment
+from .official import from_official as from_official
+from .official import to_official as to_official
 from .plots import prompted as prompted
 from .plots import show as show
 from .prompts.padding import Padding as Padding
@@ -24,6 +28,7 @@ from .prompts.smm import SMM as SMM
 from .prompts.smm import enlarge as enlarge
 from .prompts.smm import mask_generator as mask_generator
 from .prompts.watermark import Watermark as Watermark
+from .recipes import paper_and_clean as paper_and_clean
 from .reprogram import Frozen as Frozen
 from .reprogram import Reprogrammed as Reprogrammed
 from .reprogram import mapped_names as mapped_names
@@ -38,6 +43,8 @@ from .tasks import Augment as Augment
 from .tasks import OnDisk as OnDisk
 from .tasks import Split as Split
 from .tasks import Task as Task
+from .tasks import TrivialAugment as TrivialAugment
+from .tasks import augmentation as augmentation
 from .tasks import batches as batches
 from .tasks import counting_squares as counting_squares
 from .tasks import make_task as make_task

@@ -119,7 +119,7 @@ def _known(kind: str) -> dict[str, type]:
     index: Any = d
     modules = [importlib.import_module(m) for m in index['syms'] if m.startswith(f'vrlit.{kind}.')]
     classes = {k: v for m in modules for k, v in vars(m).items() if inspect.isclass(v) and v.__module__ == m.__name__ and issubclass(v, nn.Module)}
-    return {k: v for k, v in classes.items() if kind == 'prompts' or hasattr(v, 'wants')}
+    return {k: v for k, v in classes.items() if k[0] != '_' and (kind == 'prompts' or hasattr(v, 'wants'))}
 
 def _spec(text: str, option: str) -> tuple[str, dict[str, Any]]:
     "Name and arguments"
@@ -179,13 +179,6 @@ def _parts(text: str, number=float):
 def _shares(text: str):
     try: return text if isinstance(text, tuple) else tuple(float(m) for m in text.split(',') if m.strip())
     except ValueError: raise typer.BadParameter(f'expected shares of the epochs such as 0.5,0.72, got {text!r}') from None
-
-def _augmenter(text: str | None, task, flip: bool | None):
-    "'224+32': resized to 256, cropped to 224"
-    if text is None: return None
-    if not re.fullmatch(r'\d+\+\d+', text): raise ValueError(f'--augment: expected SIZE+PLUS such as 224+32, got {text!r}')
-    augment = task.augment(*map(int, text.split('+')))
-    return augment if flip is None else dataclasses.replace(augment, flip=flip)
 
 def _recipe(prompt, name: str | None) -> dict:
     known = getattr(prompt, 'recipes', {})
@@ -256,19 +249,22 @@ def train(
     shots: Annotated[int | None, typer.Option(min=1, help='Training images per class.', show_default='all')] = None,
     val: Annotated[float, typer.Option(min=0, max=.9, help='Share of the training images for validation, where the set brings no such split; 0: none.')] = .1,
     download: Annotated[bool, typer.Option('--download', help='Let torchvision fetch a set that is not there.')] = False,
-    recipe: Annotated[str | None, typer.Option(help='A published recipe of the prompt, such as resnet: settings that the options below override.')] = None,
+    recipe: Annotated[str | None, typer.Option(help='A recipe of the prompt, such as paper-resnet or clean-resnet: settings that the options below override.')] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 200,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     optimizer: Annotated[str, typer.Option(help='adam, adamw or sgd; by part: pattern=sgd,tint=adam.')] = 'adam',
     lr: Annotated[Any, typer.Option(parser=_parts, metavar='NUMBER', help='Learning rate; by part: pattern=0.01,tint=0.')] = .01,
     weight_decay: Annotated[Any, typer.Option(parser=_parts, metavar='NUMBER', help='Likewise.')] = 0.,
     momentum: Annotated[float, typer.Option(help='Of sgd.')] = 0.,
-    schedule: Annotated[str, typer.Option(help='multistep, cosine or constant.')] = 'multistep',
+    schedule: Annotated[str, typer.Option(help='multistep, cosine (per step), cosine-epoch or constant.')] = 'multistep',
     milestones: Annotated[Any, typer.Option(parser=_shares, metavar='SHARES', help='Of multistep: where the learning rate falls, as shares of the epochs.')] = '0.5,0.72',
     gamma: Annotated[Any, typer.Option(parser=_parts, metavar='NUMBER', help='Of multistep: what it is multiplied by there.')] = .1,
     shuffle: Annotated[bool, typer.Option(help='A new random order every epoch.')] = True,
-    augment: Annotated[str | None, typer.Option(metavar='SIZE+PLUS', help='Resize to SIZE+PLUS, crop SIZE at random, and mirror half of the images.', show_default='none')] = None,
-    flip: Annotated[bool | None, typer.Option(help='With --augment: whether to mirror.', show_default='as the task says')] = None,
+    augment: Annotated[str | None, typer.Option(help="+32: resize to 32 pixels more, crop at random, and mirror half of the images; 224+32: at a size of its own; trivial: TrivialAugment; "
+                                                    'several with commas.', show_default='none')] = None,
+    flip: Annotated[bool | None, typer.Option(help='Whether --augment mirrors.', show_default='as the task says')] = None,
+    map_augmented: Annotated[bool, typer.Option(help="Take the mapping's statistics over augmented images, as published code does.")] = False,
+    map_training: Annotated[bool, typer.Option(help='Before the first epoch with the prompt in training mode, as published code does.')] = False,
     seed: Annotated[int, typer.Option(help='Of all that is drawn: cuts, order, augmentation, RLM.')] = 0,
     device: Annotated[str | None, typer.Option(help='Such as cpu or cuda:0.', show_default='a CUDA device if there is one')] = None,
     keep: Annotated[str, typer.Option(help='What is kept: the selected epoch (by validation accuracy), or the last.')] = 'selected',
@@ -291,7 +287,7 @@ def train(
         typer.echo(f'{f_pre}\n{target}\n{model}')
         said = {k for k in fits if getattr(ctx.get_parameter_source(k), 'name', '') == 'COMMANDLINE'}
         settings = {k: options[k] for k in fits} | {k: v for k, v in _recipe(model.prompt, recipe).items() if k not in said}
-        settings |= dict(optimizer=_parts(settings['optimizer'], str), augment=_augmenter(augment, target, flip))
+        settings['optimizer'] = _parts(settings['optimizer'], str)
         line = lambda row, _: typer.echo(', '.join(f'{k} {v:.4g}' for k, v in row.items() if v is not None))
         result = vr.fit(model, target, **settings, callback=None if progress else line)
         with _written_folder(out) as folder: _write(folder, config | dict(fit=result.settings), result, model, target)

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 
 from .reprogram import Reprogrammed
-from .tasks import Split, Task, _tqdm, batches
+from .tasks import Split, Task, _tqdm, augmentation, batches
 
 # %% ../nbs/40_train.ipynb #99f5ca4c
 def lr_factor(
-    schedule: str, # 'multistep' per epoch, 'cosine' per step down to 0, or 'constant'
+    schedule: str, # 'multistep' per epoch, 'cosine' per step down to 0, 'cosine-epoch' per epoch, or 'constant'
     t: float, # epochs done: 2.5 is the middle of the third
     epochs: int, # E
     milestones: tuple[float, ...] = (.5, .72), # of 'multistep': where the learning rate falls, as shares of the epochs
@@ -30,8 +30,9 @@ def lr_factor(
     "What the learning rate is multiplied by. `ValueError` for an unknown schedule."
     if schedule == 'multistep': return gamma ** sum(int(t) >= int(m * epochs) for m in milestones)
     if schedule == 'cosine': return (1 + math.cos(math.pi * t / epochs)) / 2
+    if schedule == 'cosine-epoch': return (1 + math.cos(math.pi * int(t) / epochs)) / 2
     if schedule == 'constant': return 1.
-    raise ValueError(f"schedule: expected 'multistep', 'cosine' or 'constant', got {schedule!r}")
+    raise ValueError(f"schedule: expected 'multistep', 'cosine', 'cosine-epoch' or 'constant', got {schedule!r}")
 
 # %% ../nbs/40_train.ipynb #061d3421
 OPTIMIZERS = dict(adam=torch.optim.Adam, adamw=torch.optim.AdamW, sgd=torch.optim.SGD)
@@ -97,11 +98,16 @@ def update_mapping(
     split: Split, # the training images
     epoch: int = 0, # before which epoch; a mapping may want statistics before some only
     batch_size: int = 256,
+    augment: Callable | None = None, # (x, generator) -> a batch: count over augmented images, in random order
+    generator: torch.Generator | None = None, # of that
+    training: bool = False, # the prompt in training mode: its batch norm takes, and keeps, the statistics of the batches
 ) -> int: # how many target labels were re-mapped
     "Take the statistics that `model.mapping` wants over `split`, batch by batch, and make the mapping from them."
     if (stats := model.mapping.wants(epoch)) is None: return 0
     with _eval(model):
-        for x, y in batches(split, batch_size, device=_device(model)): stats.update(model.source(model.prompt(x)), y)
+        model.prompt.train(training)
+        for x, y in batches(split, batch_size, generator=generator if augment else None, device=_device(model)):
+            stats.update(model.source(model.prompt(augment(x, generator) if augment else x)), y)
     best = lambda w: w == w.amax(0) # [S, K]
     before = best(model.mapping.matrix())
     model.mapping.update(stats)
@@ -202,11 +208,14 @@ def fit(
     lr: float | dict[str, float] = .01, # learning rate
     weight_decay: float | dict[str, float] = 0.,
     momentum: float = 0., # of 'sgd'
-    schedule: str = 'multistep', # 'multistep', 'cosine' or 'constant', see `lr_factor`
+    schedule: str = 'multistep', # 'multistep', 'cosine', 'cosine-epoch' or 'constant', see `lr_factor`
     milestones: tuple[float, ...] = (.5, .72), # of 'multistep', as shares of the epochs
     gamma: float | dict[str, float] = .1, # of 'multistep'
     shuffle: bool = True, # a new random order every epoch; otherwise the stored order
-    augment: Callable | None = None, # (x [B, C, H, W], generator) -> such a batch, e.g. `Augment(32, plus=4)`
+    augment: str | Callable | None = None, # '+32', 'trivial', ..., see `augmentation`; or (x [B, C, H, W], generator) -> such a batch
+    flip: bool | None = None, # whether a crop also mirrors half of the images; None: as the task says
+    map_augmented: bool = False, # take the mapping's statistics over augmented images
+    map_training: bool = False, # and before the first epoch with the prompt in training mode
     seed: int = 0, # of the order, the augmentation, and what the prompt draws while it trains
     device: torch.device | str | None = None, # None: a CUDA device if there is one
     keep: str = 'selected', # what the model holds in the end: the 'selected' epoch (by validation accuracy) or the 'last'
@@ -223,6 +232,7 @@ def fit(
     device = _usable(device)
     model.to(device)
     task = task.to(device) if hasattr(task, 'to') else task
+    change = _change(augment, flip, model, task)
     opts = _optimizers(model.trained(), optimizer, lr, weight_decay, gamma, momentum)
     result = Result(given, str(model), task.record() if hasattr(task, 'record') else {})
     if hasattr(model.source, 'labels'): model.mapping.names = (model.source.labels, list(task.labels))
@@ -232,8 +242,8 @@ def fit(
             factor = lambda share, gamma: lr_factor(schedule, epoch + share, epochs, milestones, gamma)
             start = time.perf_counter()
             with _drawn(seed, epoch, device) as g:
-                remapped = update_mapping(model, task.train, epoch)
-                losses, train_acc = _epoch(model, task.train, opts, batch_size, factor, augment, g, g if shuffle else None, bar.update)
+                remapped = update_mapping(model, task.train, epoch, batch_size, change if map_augmented else None, g, map_training and epoch == 0)
+                losses, train_acc = _epoch(model, task.train, opts, batch_size, factor, change, g, g if shuffle else None, bar.update)
             _check_finite(losses, epoch, model, held['last'])
             row = _row(model, task, epoch, opts, losses, train_acc, remapped) | dict(seconds=time.perf_counter() - start)
             held['last'] = model.adapter()
@@ -255,6 +265,12 @@ def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, keep, *
     if not all(0 <= m <= 1 for m in milestones): raise ValueError(f'milestones: expected shares of the epochs in 0..1, got {milestones}')
     if keep not in ('selected', 'last'): raise ValueError(f"keep: expected 'selected' or 'last', got {keep!r}")
     lr_factor(schedule, 0, 1)
+
+def _change(augment, flip, model, task):
+    "The augmentation, at the size that the prompt resizes to"
+    if not isinstance(augment, str): return augment
+    size = getattr(model.prompt, 'inner', None) or getattr(model.source, 'size', task.train.shape[1])
+    return augmentation(augment, size, getattr(task, 'flip', True) if flip is None else flip)
 
 def _usable(device):
     "The device, if it can be used"

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..recipes import paper_and_clean
 from ..sources import Source, unit
 from ..tasks import resize
 
@@ -33,7 +34,8 @@ class Padding(nn.Module):
     mean: Tensor # [C, 1, 1]
     std: Tensor # [C, 1, 1]
     space = 'pixel' # where the pattern is added
-    recipes = {'resnet': dict(epochs=200, batch_size=128, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1)}
+    official = dict(pattern='program', mask='mask') # its names in the published code
+    recipes = paper_and_clean(resnet=dict(epochs=200, batch_size=128, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1))
 
     def __init__(self,
         source: Source, # tells H, mean and std

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['mask_generator', 'enlarge', 'SMM']
 
-# %% ../../nbs/12_smm.ipynb #1cc6acb2
+# %% ../../nbs/12_smm.ipynb #6392327a
 from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..recipes import paper_and_clean
 from ..sources import Source, unit
 from ..tasks import resize
 
@@ -47,7 +48,7 @@ def enlarge(
     rest = size - n * patch
     return F.pad(M, (0, rest, 0, rest), mode='reflect') if rest else M
 
-# %% ../../nbs/12_smm.ipynb #5ffc067e
+# %% ../../nbs/12_smm.ipynb #cf36d76d
 class SMM(nn.Module):
     """`f_in(x) = r(x) + delta * up(f_mask(r(x)))`: a shared pattern that shows where, and in the colour, that a small network chooses for each image.
 
@@ -58,10 +59,11 @@ class SMM(nn.Module):
     mean: Tensor # [C, 1, 1]
     std: Tensor # [C, 1, 1]
     space = 'normalised' # where the pattern is added
-    recipes = {
-        'resnet': dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1),
-        'vit': dict(epochs=200, batch_size=256, optimizer='adam', lr=dict(pattern=.01, mask_generator=.001), schedule='multistep', milestones=(.5, .72),
-                    gamma=dict(pattern=.1, mask_generator=1.))}
+    official = dict(pattern='program', mask_generator='priority') # its names in the published code
+    recipes = paper_and_clean(
+        resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+32'),
+        vit=dict(epochs=200, batch_size=256, optimizer='adam', lr=dict(pattern=.01, mask_generator=.001), schedule='multistep', milestones=(.5, .72),
+                 gamma=dict(pattern=.1, mask_generator=1.), augment='+32')) # with layers=6
 
     def __init__(self,
         source: Source, # tells H, mean and std

@@ -9,6 +9,7 @@ __all__ = ['Watermark']
 import torch
 from torch import Tensor, nn
 
+from ..recipes import paper_and_clean
 from ..sources import Source, unit
 from ..tasks import resize
 
@@ -23,7 +24,10 @@ class Watermark(nn.Module):
     mean: Tensor # [C, 1, 1]
     std: Tensor # [C, 1, 1]
     space = 'normalised' # where the pattern is added
-    recipes = {'resnet': dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1)}
+    official = dict(pattern='program', mask='mask') # its names in the published code
+    recipes = paper_and_clean(
+        resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+32'), # as SMM's baselines
+        blm=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+4'))
 
     def __init__(self,
         source: Source, # tells H, mean and std
