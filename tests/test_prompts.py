@@ -76,7 +76,9 @@ def test_an_official_checkpoint_is_never_unpickled(tmp_path):
     with pytest.raises(ValueError, match='tensors and plain values alone'): vr.from_official(vr.Padding(plain(32)), tmp_path / 'best.pth')
 
 PROMPTS = dict(padding=vr.Padding, odd_padding=lambda s: vr.Padding(s, 31), watermark=vr.Watermark, border=lambda s: vr.Watermark(s, 5),
-               smm=vr.SMM, smm_1=lambda s: vr.SMM(s, patch=32, layers=6, channels=1))
+               smm=vr.SMM, smm_1=lambda s: vr.SMM(s, patch=32, layers=6, channels=1),
+               bahng=lambda s: vr.Watermark(s, 'narrow', init=1.), patch=vr.Patch, random_patch=lambda s: vr.Patch(s, 20, random=True),
+               low_rank=vr.LowRank, scale=vr.Scale, affine_color=lambda s: vr.AffineColor(s, scale=.8), evp=vr.EVP)
 
 @pytest.mark.parametrize('build', PROMPTS.values(), ids=PROMPTS)
 @pytest.mark.parametrize('shape', [(8, 8), (64, 64), (100, 100)], ids=str)
@@ -89,7 +91,8 @@ def test_what_every_prompt_promises(build, shape):
     before, y = x.clone(), prompt.eval()(x)
     assert y.shape == (4, 3, 64, 64) and y.dtype == torch.float32 and torch.equal(x, before)
     torch.testing.assert_close(prompt(x[1:2]), y[1:2], rtol=1e-5, atol=1e-5 * float(y.detach().abs().max())) # a sample does not depend on the others
-    torch.testing.assert_close(prompt(x / 255), y, rtol=0, atol=.02 * float(y.detach().abs().max())) # bytes are rounded when they are resized
+    off = (prompt(x / 255) - y).abs() > .02 * y.abs().max() # bytes are rounded when they are resized, and bicubic overshoots are cut twice
+    assert off.float().mean() < .01
     y.sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in prompt.parameters()) and not any(p.grad is not None for p in source.parameters())
     again = build(source).eval()

@@ -41,7 +41,8 @@ def test_a_seed_decides_everything():
 def test_recipes_are_arguments_of_fit():
     from vrlit.cli import _known
     for name, prompt in _known('prompts').items():
-        assert {'paper', 'clean'} == {k.split('-')[0] for k in prompt.recipes}, name
+        kinds = {k.split('-')[0] for k in prompt.recipes}
+        assert kinds == {'paper', 'clean'} or kinds == {'clean'} and name == 'AffineColor', name # of that paper no settings are known
         for recipe in prompt.recipes.values(): inspect.signature(vr.fit).bind(None, None, **recipe)
     for name in 'paper-resnet', 'clean-resnet':
         m = model(vr.ILM)

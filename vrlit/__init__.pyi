@@ -22,11 +22,16 @@ from .official import from_official as from_official
 from .official import to_official as to_official
 from .plots import prompted as prompted
 from .plots import show as show
+from .prompts.affine_color import AffineColor as AffineColor
+from .prompts.evp import EVP as EVP
+from .prompts.low_rank import LowRank as LowRank
 from .prompts.padding import Padding as Padding
 from .prompts.padding import margins as margins
+from .prompts.scale import Scale as Scale
 from .prompts.smm import SMM as SMM
 from .prompts.smm import enlarge as enlarge
 from .prompts.smm import mask_generator as mask_generator
+from .prompts.watermark import Patch as Patch
 from .prompts.watermark import Watermark as Watermark
 from .recipes import paper_and_clean as paper_and_clean
 from .reprogram import Frozen as Frozen
