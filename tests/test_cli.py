@@ -31,7 +31,7 @@ def test_demo(folder):
     runs = [vrlit('demo', '--task', 'pile', '--epochs', 1, '--seed', seed, '--out', out, cwd=folder)[0]
             for seed, out in ((0, 'deep/a.png'), (0, 'b.svg'), (1, 'c.png'))]
     rows = [[line.split() for line in out.splitlines() if line.startswith('pile ')] for out in runs]
-    assert [r[:3] for r in rows[0]] == [['pile', p, m] for p in ('Padding', 'Watermark') for m in ('RLM', 'FLM', 'ILM')]
+    assert [r[:3] for r in rows[0]] == [['pile', p, m] for p in ('Padding', 'Watermark', 'SMM') for m in ('RLM', 'FLM', 'ILM')]
     assert all(r[4].endswith('%') and r[5].endswith('%') and re.fullmatch(r'\d+:\d\d', r[7]) for r in rows[0])
     results = [[r[:6] for r in some] for some in rows]
     assert results[0] == results[1] # the same seed, the same result

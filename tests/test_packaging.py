@@ -75,7 +75,7 @@ def test_wheel_works_without_the_repo(checkout, python, tmp_path):
     run = lambda *args: python(*args, cwd=empty, env={'PYTHONPATH': str(site)})
     assert Path(run('-c', 'import vrlit; print(vrlit.__file__)').strip()).is_relative_to(site)
     out = run(site / 'bin' / 'vrlit' if sys.platform != 'win32' else '-mvrlit.cli', 'demo', '--task', 'squares', '--epochs', 1)
-    assert len(re.findall(r'^squares .*%', out, re.M)) == 6, out
+    assert len(re.findall(r'^squares .*%', out, re.M)) == 9, out
     assert [p.name for p in empty.iterdir()] == ['vrlit-demo.png']
 
 # ---- said once, or the same everywhere -----------------------------------------------------------------------------

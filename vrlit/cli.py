@@ -64,10 +64,11 @@ def _check_out(path: Path):
 def _runs(tasks, source, seed):
     "(task, name of the prompt, of the mapping, model) of every training"
     for task in tasks:
-        for prompt in vr.Padding, vr.Watermark:
+        for prompt in vr.Padding, vr.Watermark, vr.SMM:
             for mapping in vr.RLM, vr.FLM, vr.ILM:
+                f_in = prompt(source, **(dict(seed=seed) if prompt is vr.SMM else {}))
                 f_out = mapping(source.S, task.K, **(dict(seed=seed) if mapping is vr.RLM else {}))
-                yield task, prompt.__name__, mapping.__name__, vr.Reprogrammed(prompt(source), source, f_out)
+                yield task, prompt.__name__, mapping.__name__, vr.Reprogrammed(f_in, source, f_out)
 
 def _clock(seconds: float) -> str: return f'{int(seconds) // 60}:{int(seconds) % 60:02}'
 
@@ -83,19 +84,20 @@ def demo(
 ):
     """Compare prompts and mappings on tasks that need no download.
 
-    Trains padding and full watermark with RLM, FLM and ILM, from the embedded ImageNet classifier to each task. Prints a row of the table after each
+    Trains padding, full watermark and SMM with RLM, FLM and ILM, from the embedded ImageNet classifier to each task. Prints a row of the table after each
     training, with the time left, and draws learned patterns, prompted images and mappings in one figure. Less than two minutes on a CPU."""
     import matplotlib.pyplot as plt
     with _told():
         _check_out(out)
-        source, tasks = vr.load_source(), [vr.load_task(t, seed=seed) for t in task]
+        source, tasks = vr.load_source(size=64), [vr.load_task(t, seed=seed) for t in task]
         typer.echo('\n'.join(map(str, [source, *tasks])))
         typer.echo(f'\n{"task":10} {"prompt":10} {"mapping":8} {"trained":>8} {"test":>7} {"test-best":>10} {"seconds":>8} {"left":>6}')
-        n, start, interrupted = 6 * len(tasks), time.perf_counter(), False
+        n, start, interrupted = 9 * len(tasks), time.perf_counter(), False
         figure = plt.figure(figsize=(11, 1.75 * n), layout='constrained')
         rows: Any = figure.subfigures(n)
         for i, (row, (t, prompt, mapping, model)) in enumerate(zip(rows, _runs(tasks, source, seed)), 1):
-            result = vr.fit(model, t, epochs=epochs, batch_size=32, lr=.1, milestones=(.67,), seed=seed, device=device, progress=False)
+            lr = {part: v for part, v in dict(pattern=.1, mask_generator=.01).items() if hasattr(model.prompt, part)}
+            result = vr.fit(model, t, epochs=epochs, batch_size=32, lr=lr, milestones=(.67,), seed=seed, device=device, progress=False)
             test, best, seconds = result.selected['test_acc'], result.test_best['test_acc'], sum(r['seconds'] for r in result.log)
             trained, left = sum(p.numel() for p in model.trained().values()), (time.perf_counter() - start) / i * (n - i)
             typer.echo(f'{t.name[:10]:10} {prompt:10} {mapping:8} {trained:8,} {test:7.1%} {best:10.1%} {seconds:8.1f} {_clock(left):>6}')
