@@ -75,6 +75,44 @@ def test_an_official_checkpoint_is_never_unpickled(tmp_path):
     torch.save(dict(visual_prompt_dict={}, trap=pathlib.PurePosixPath('x')), tmp_path / 'best.pth')
     with pytest.raises(ValueError, match='tensors and plain values alone'): vr.from_official(vr.Padding(plain(32)), tmp_path / 'best.pth')
 
+@pytest.mark.parametrize('scale', [.6, 1., 1.3])
+def test_golden_scale(scale, golden):
+    "Outputs of kornia 0.9, whose `scale` the published code calls, with its padding and mask written out"
+    d = load_file(golden('scale_16to32.safetensors'))
+    prompt = vr.Scale(plain(32), 16, scale)
+    prompt.pattern.data = d['pattern']
+    torch.testing.assert_close(prompt(d['x']), d[f'y_{scale}'], rtol=0, atol=2e-5)
+
+def test_a_random_patch_is_seeded_in_training_and_rests_in_evaluation():
+    source, x, y = plain(32), torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8), torch.arange(40) % 4
+    def run(seed):
+        torch.manual_seed(seed + 5) # plays no role
+        model = vr.Reprogrammed(vr.Patch(source, 6, random=True), source, vr.ILM(20, 4))
+        return vr.fit(model, vr.make_task('t', (x, y), (x, y), list('abcd'), val=None), epochs=2, batch_size=8, seed=seed, device='cpu', progress=False).losses, model
+    (a, model), (b, _), (c, _) = run(0), run(0), run(1)
+    assert a == b != c
+    assert torch.equal(model.prompt(x), model.prompt(x)) and model.prompt.place == (13, 13)
+    moved = [model.prompt.train()(x[:1]) for _ in range(8)]
+    assert any(not torch.equal(moved[0], z) for z in moved)
+    shown = [(z - (vr.unit(vr.resize(x[:1], 32)) - source.mean) / source.std).abs().sum(1)[0] > 1e-6 for z in moved]
+    assert all(m.sum() == 36 for m in shown) # whole, wherever it is
+
+def test_evp_makes_the_published_step():
+    "Its update rule, written out: gradient of the added image, averaged over the batch, divided by its norm, masked"
+    torch.manual_seed(0)
+    source, x, y = plain(32), torch.rand(6, 3, 24, 24), torch.arange(6)
+    prompt, theirs = vr.EVP(source, 4), torch.zeros(3, 32, 32)
+    opt = torch.optim.SGD(prompt.parameters(), lr=5.)
+    for _ in range(3):
+        noise = theirs.repeat(6, 1, 1, 1).requires_grad_()
+        nn.functional.cross_entropy(source((nn.functional.pad(x, [4] * 4) + noise - source.mean) / source.std), y).backward()
+        g = noise.grad.mean(0)
+        theirs = theirs - 5. * g / (g.norm() + 1e-10) * prompt.mask
+        opt.zero_grad()
+        nn.functional.cross_entropy(source(prompt(x)), y).backward()
+        opt.step()
+        torch.testing.assert_close(prompt.pattern.detach(), theirs, rtol=1e-4, atol=1e-4)
+
 PROMPTS = dict(padding=vr.Padding, odd_padding=lambda s: vr.Padding(s, 31), watermark=vr.Watermark, border=lambda s: vr.Watermark(s, 5),
                smm=vr.SMM, smm_1=lambda s: vr.SMM(s, patch=32, layers=6, channels=1),
                bahng=lambda s: vr.Watermark(s, 'narrow', init=1.), patch=vr.Patch, random_patch=lambda s: vr.Patch(s, 20, random=True),
@@ -93,6 +131,10 @@ def test_what_every_prompt_promises(build, shape):
     torch.testing.assert_close(prompt(x[1:2]), y[1:2], rtol=1e-5, atol=1e-5 * float(y.detach().abs().max())) # a sample does not depend on the others
     off = (prompt(x / 255) - y).abs() > .02 * y.abs().max() # bytes are rounded when they are resized, and bicubic overshoots are cut twice
     assert off.float().mean() < .01
+    pixels = x / 255
+    same = pixels.clone()
+    prompt(pixels)
+    assert torch.equal(pixels, same)
     y.sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in prompt.parameters()) and not any(p.grad is not None for p in source.parameters())
     again = build(source).eval()
