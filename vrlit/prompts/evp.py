@@ -14,7 +14,7 @@ from ..recipes import paper_and_clean
 from ..sources import Source, unit
 from ..tasks import resize
 
-# %% ../../nbs/16_evp.ipynb #7af6181b
+# %% ../../nbs/16_evp.ipynb #b26776fa
 class EVP(nn.Module):
     """`f_in(x) = (pad(r(x)) + M * delta - mean) / std`, with the gradient of delta divided by its norm (Wu et al., TMLR 2024).
 
@@ -25,7 +25,7 @@ class EVP(nn.Module):
     std: Tensor # [C, 1, 1]
     space = 'pixel' # where the pattern is added
     official = dict(pattern='perturbation') # its names in the published code
-    recipes = paper_and_clean(clip=dict(epochs=1000, batch_size=256, optimizer='sgd', lr=70., schedule='cosine-epoch', augment='+0'))
+    recipes = paper_and_clean(**dict.fromkeys(('clip', 'resnet'), dict(epochs=1000, batch_size=256, optimizer='sgd', lr=70., schedule='cosine-epoch', augment='+0')))
 
     def __init__(self,
         source: Source, # tells H, mean and std
