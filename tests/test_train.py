@@ -98,3 +98,31 @@ def test_three_reports():
     last = model(vr.ILM)
     r = vr.fit(last, task, **quick | dict(epochs=4, keep='last'))
     assert vr.evaluate(last, task.test).accuracy == r.last['test_acc']
+
+def test_augmentation_by_name_is_the_augmentation():
+    "At the size that the prompt resizes to: the source's, or what is inside the frame"
+    task = vr.make_task('t', data(), flip=False)
+    for inner in 16, 10:
+        def run(**kw):
+            m = model(vr.ILM)
+            if inner == 10: m.prompt = vr.Padding(m.source, inner)
+            return vr.fit(m, task, **quick | kw).losses
+        assert run(augment='+4') == run(augment='+4', flip=False) == run(augment=vr.Augment(inner, 4, flip=False))
+        assert run(augment='+4', flip=True) == run(augment=vr.Augment(inner, 4, flip=True)) != run(augment='+4')
+        assert run(augment='20+0') == run(augment=lambda x, g: vr.resize(x, 20))
+
+def test_the_pass_for_the_mapping():
+    "By default nothing moves but the mapping; as published, batch norm learns from the pass before the first epoch"
+    m, task = model(vr.ILM), vr.make_task('t', data())
+    m.prompt = vr.SMM(m.source, patch=4)
+    tracked = lambda: int(m.prompt.mask_generator.bn1.num_batches_tracked)
+    vr.update_mapping(m, task.train, batch_size=16)
+    assert tracked() == 0
+    vr.update_mapping(m, task.train, batch_size=16, training=True)
+    assert tracked() == -(-len(task.train) // 16) and m.prompt.training and not m.source.model.training
+    steps, once = -(-len(task.train) // 16), lambda **kw: vr.fit(m, task, **quick | dict(epochs=2, batch_size=16, keep='last') | kw)
+    before = tracked(); once(); assert tracked() == before + 2 * steps
+    before = tracked(); once(map_training=True); assert tracked() == before + 3 * steps # the first of two passes
+    seen = []
+    vr.update_mapping(m, task.train, 1, 16, lambda x, g: seen.append(len(x)) or x, torch.Generator().manual_seed(0))
+    assert sum(seen) == len(task.train)
