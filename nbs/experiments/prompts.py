@@ -75,7 +75,7 @@ def main():
         print(*rows[-1].values(), flush=True)
         tmp = FILE.with_suffix('.tmp')
         with tmp.open('w', newline='') as f:
-            writer = csv.DictWriter(f, rows[0])
+            writer = csv.DictWriter(f, rows[0], lineterminator='\n')
             writer.writeheader(); writer.writerows(rows)
         os.replace(tmp, FILE)
 

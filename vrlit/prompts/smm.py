@@ -16,7 +16,7 @@ from ..recipes import paper_and_clean
 from ..sources import Source, unit
 from ..tasks import resize
 
-# %% ../../nbs/12_smm.ipynb #6f223675
+# %% ../../nbs/12_smm.ipynb #ce43213b
 class _Mean(nn.Module):
     def forward(self, x: Tensor) -> Tensor: return x.mean(1, keepdim=True)
 
@@ -26,7 +26,7 @@ def mask_generator(
     channels: int = 3, # of the mask: 1, or the image's
     inputs: int = 3, # channels of the image
 ) -> nn.Sequential: # images [B, C, H, W] -> masks [B, channels, H // patch, W // patch]
-    "`f_mask` (Cai et al., ICML 2024, section 3.2 and figure 8), with the names of its code: there the last convolution is `conv6`, always."
+    "`f_mask` (Cai et al., ICML 2024, section 3), with the names of its code: there the last convolution is `conv6`, always."
     widths = [inputs, 8, 16, 32, 64, 128][:layers]
     net: OrderedDict[str, nn.Module] = OrderedDict()
     for i, (a, b) in enumerate(zip(widths, widths[1:]), 1):
@@ -48,11 +48,11 @@ def enlarge(
     rest = size - n * patch
     return F.pad(M, (0, rest, 0, rest), mode='reflect') if rest else M
 
-# %% ../../nbs/12_smm.ipynb #cf36d76d
+# %% ../../nbs/12_smm.ipynb #50730757
 class SMM(nn.Module):
     """`f_in(x) = r(x) + delta * up(f_mask(r(x)))`: a shared pattern that shows where, and in the colour, that a small network chooses for each image.
 
-    Cai et al., *Sample-specific Masks for Visual Reprogramming-based Prompting*, ICML 2024, equation 5. `r(x)` is resized and normalised. The pattern starts at 0, the mask generator
+    Cai et al., *Sample-specific Masks for Visual Reprogramming-based Prompting*, ICML 2024, section 3. `r(x)` is resized and normalised. The pattern starts at 0, the mask generator
     at random. Its batch norm takes the batch's statistics in training, and running ones in evaluation."""
     pattern: nn.Parameter # delta, [C, H, H]
     mask_generator: nn.Sequential # f_mask
@@ -82,7 +82,7 @@ class SMM(nn.Module):
         self.patch = patch
         self.pattern = nn.Parameter(torch.zeros(C, H, H)) # delta
         with torch.random.fork_rng([]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.mask_generator = mask_generator(patch, layers, channels, C)
         for k in 'mean', 'std': self.register_buffer(k, getattr(source, k).clone(), persistent=False)
 
