@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# %% ../nbs/04_official.ipynb #592e064e
+# %% ../nbs/04_official.ipynb #3021c15e
 def to_official(
     model: nn.Module, # a Reprogrammed, or a prompt alone
 ) -> dict[str, Any]: # visual_prompt_dict, and of a one-to-one mapping the mapping_sequence [K]
-    "The checkpoint that the published code would have written, for `torch.save`. `ValueError` if there is no published code for the prompt."
+    """A checkpoint in the layout of ILM-VP's and SMM's code, for `torch.save`; its `visual_prompt_dict` is the state dict of the published module.
+
+    `ValueError` if no published names are known for the prompt."""
     prompt: Any = getattr(model, 'prompt', model)
     names, C = _names(prompt), prompt.pattern.shape[0]
     state = {_renamed(k, names): v.detach().cpu().clone() for k, v in prompt.state_dict().items()}
@@ -26,7 +28,7 @@ def to_official(
     return dict(visual_prompt_dict=state) | ({} if sequence is None else dict(mapping_sequence=sequence.flatten().cpu().clone()))
 
 def _names(prompt) -> dict[str, str]:
-    if not (names := getattr(prompt, 'official', None)): raise ValueError(f'model: no published code is known for {type(prompt).__name__}')
+    if not (names := getattr(prompt, 'official', None)): raise ValueError(f'model: no published names are known for {type(prompt).__name__}')
     return names
 
 def _renamed(key, names):
