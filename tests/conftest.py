@@ -1,5 +1,5 @@
 "What the tests share: the checkout under test, a copy of it to play with, and data that only developers have"
-import os, shutil, subprocess, sys
+import os, shutil, signal, subprocess, sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('VRLIT_SHARED') or ROOT.parent / 'shared')
 sys.path.insert(0, str(ROOT)) # this checkout is tested, whatever else is installed
 os.environ.setdefault('MPLBACKEND', 'Agg')
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler) # as a job in the background has it
 os.environ.setdefault('OMP_NUM_THREADS', '1') # before torch is imported: the threads of two processes get into each other's way
 os.environ.setdefault('HF_HUB_OFFLINE', '1')   # no test needs a network, and none waits for one
 
