@@ -15,21 +15,23 @@ def base(golden):
     net.load_state_dict({k.removeprefix('source.'): v for k, v in d.items() if k.startswith('source.')})
     return vr.load_source(net, size=32), d
 
-@pytest.mark.parametrize('name', ['padding_rlm', 'padding_flm', 'padding_ilm', 'watermark_ilm'])
+@pytest.mark.parametrize('name', ['padding_rlm', 'padding_flm', 'padding_ilm', 'watermark_ilm', 'padding_blm', 'padding_blmp'])
 def test_training(name, base, golden):
     (source, data), d = base, load_file(golden(f'traj_{name}.safetensors'))
     kind, mapping = name.split('_')
     prompt = dict(padding=lambda: vr.Padding(source, inner=16), watermark=lambda: vr.Watermark(source, width=4))[kind]()
     assert torch.equal(prompt.pattern, d['init.program']) and torch.equal(prompt.mask.expand(3, -1, -1), d['init.mask'])
-    mapping = dict(rlm=lambda: vr.RLM(20, 5, d['mapping'][0].long()), flm=lambda: vr.FLM(20, 5), ilm=lambda: vr.ILM(20, 5))[mapping]()
+    mapping = dict(rlm=lambda: vr.RLM(20, 5, d['mapping'][0].long()), flm=lambda: vr.FLM(20, 5), ilm=lambda: vr.ILM(20, 5),
+                   blm=lambda: vr.BLM(20, 5), blmp=lambda: vr.BLMPlus(20, 5, topk=3))[mapping]()
     # the official watermark is given images that were resized by nearest neighbour
     x = lambda part: data[f'{part}_x'] if kind == 'padding' else nn.functional.interpolate(data[f'{part}_x'], size=32)
     task = SimpleNamespace(labels=list('abcde'), K=5, val=None, **{part: vr.Split(x(part), data[f'{part}_y']) for part in ('train', 'test')})
 
     frozen, mappings = {k: v.clone() for k, v in source.state_dict().items()}, []
     result = vr.fit(vr.Reprogrammed(prompt, source, mapping), task, epochs=6, batch_size=32, shuffle=False, device='cpu', keep='last', progress=False,
-                    callback=lambda row, model: mappings.append(model.mapping.sequence[:, 0].clone()))
-    assert torch.equal(torch.stack(mappings), d['mapping'].long())
+                    callback=lambda row, model: mappings.append(model.mapping.matrix().clone()))
+    published = d['mapping'] if d['mapping'].ndim == 3 else nn.functional.one_hot(d['mapping'].long(), 20).mT.float() # [epochs, S, K]
+    torch.testing.assert_close(torch.stack(mappings), published, rtol=0, atol=1e-6)
     torch.testing.assert_close(torch.tensor(result.losses), d['loss'], rtol=1e-4, atol=0)
     torch.testing.assert_close(prompt.pattern.detach(), d['final.program'], rtol=0, atol=1e-4)
     torch.testing.assert_close(torch.tensor([row['test_acc'] for row in result.log]), d['test_acc'], rtol=0, atol=1e-6)

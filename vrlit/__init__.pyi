@@ -12,6 +12,10 @@ from . import tasks as tasks
 from . import train as train
 from .loaders import list_tasks as list_tasks
 from .loaders import load_task as load_task
+from .mappings.bayesian import BLM as BLM
+from .mappings.bayesian import BLMPlus as BLMPlus
+from .mappings.bayesian import SoftCounts as SoftCounts
+from .mappings.bayesian import bayesian_weights as bayesian_weights
 from .mappings.counts import LabelCounts as LabelCounts
 from .mappings.one_to_one import FLM as FLM
 from .mappings.one_to_one import ILM as ILM

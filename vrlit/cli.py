@@ -267,6 +267,7 @@ def train(
     flip: Annotated[bool | None, typer.Option(help='Whether --augment mirrors.', show_default='as the task says')] = None,
     map_augmented: Annotated[bool, typer.Option(help="Take the mapping's statistics over augmented images, as published code does.")] = False,
     map_training: Annotated[bool, typer.Option(help='Before the first epoch with the prompt in training mode, as published code does.')] = False,
+    map_fast: Annotated[bool, typer.Option(help='Take them from the training pass of the epoch before: faster, and another mapping.')] = False,
     seed: Annotated[int, typer.Option(help='Of all that is drawn: cuts, order, augmentation, RLM.')] = 0,
     device: Annotated[str | None, typer.Option(help='Such as cpu or cuda:0.', show_default='a CUDA device if there is one')] = None,
     keep: Annotated[str, typer.Option(help='What is kept: the selected epoch (by validation accuracy), or the last.')] = 'selected',

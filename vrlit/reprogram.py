@@ -111,9 +111,10 @@ def mapped_names(
     labels: list[str], # S names
     n: int = 3, # at most so many source labels for each target label
 ) -> list[list[str]]: # K lists of names, the heaviest first
-    "The source labels of each target label."
+    "The source labels of each target label; none where all of them weigh the same."
     w, s = mapping.matrix().T.sort(descending=True, stable=True) # [K, S]
-    return [[labels[i] for i, weight in zip(row[:n].tolist(), ws[:n].tolist()) if weight > 0] for row, ws in zip(s, w)]
+    told = (w > 0) & ((w > w[:, -1:]) | (len(labels) == 1)) # what weighs as much as everything else says nothing
+    return [[labels[i] for i, yes in zip(row[:n].tolist(), ys[:n].tolist()) if yes] for row, ys in zip(s, told)]
 
 def mapping_table(
     mapping: Any, # any label mapping; `mapping.names`: (S names, K names)

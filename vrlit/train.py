@@ -108,20 +108,27 @@ def update_mapping(
         model.prompt.train(training)
         for x, y in batches(split, batch_size, generator=generator if augment else None, device=_device(model)):
             stats.update(model.source(model.prompt(augment(x, generator) if augment else x)), y)
+    return _remap(model.mapping, stats)
+
+def _remap(mapping, stats):
+    "Make the mapping from full statistics, if there are any; how many target labels have another heaviest source label"
+    if stats is None: return 0
     best = lambda w: w == w.amax(0) # [S, K]
-    before = best(model.mapping.matrix())
-    model.mapping.update(stats)
-    return int((best(model.mapping.matrix()) != before).any(0).sum())
+    before = best(mapping.matrix())
+    mapping.update(stats)
+    return int((best(mapping.matrix()) != before).any(0).sum())
 
 # %% ../nbs/40_train.ipynb #0eec5687
-def _epoch(model, split, opts, batch_size, factor, augment, generator, order, advance):
-    "One pass over the training data: losses of all steps, training accuracy. `factor(share, gamma)` scales the learning rates"
+def _epoch(model, split, opts, batch_size, factor, augment, generator, order, advance, stats=None):
+    "One pass over the training data: losses of all steps, training accuracy. `factor(share, gamma)` scales the learning rates; `stats` takes what passes"
     model.train()
     losses, hits, done = [], 0, 0
     for x, y in batches(split, batch_size, generator=order, device=_device(model)):
         for g in (g for opt in opts for g in opt.param_groups): g['lr'] = g['base'] * factor(done / len(split), g['gamma'])
         if augment: x = augment(x, generator)
-        z = model(x)
+        logits = model.source(model.prompt(x))
+        if stats is not None: stats.update(logits.detach(), y)
+        z = model.mapping(logits)
         loss = F.cross_entropy(z, y)
         for opt in opts: opt.zero_grad()
         loss.backward()
@@ -216,6 +223,7 @@ def fit(
     flip: bool | None = None, # whether a crop also mirrors half of the images; None: as the task says
     map_augmented: bool = False, # take the mapping's statistics over augmented images
     map_training: bool = False, # and before the first epoch with the prompt in training mode
+    map_fast: bool = False, # from the second epoch on, take them from the training pass before, without a pass of their own; changes the mapping
     seed: int = 0, # of the order, the augmentation, and what the prompt draws while it trains
     device: torch.device | str | None = None, # None: a CUDA device if there is one
     keep: str = 'selected', # what the model holds in the end: the 'selected' epoch (by validation accuracy) or the 'last'
@@ -236,14 +244,16 @@ def fit(
     opts = _optimizers(model.trained(), optimizer, lr, weight_decay, gamma, momentum)
     result = Result(given, str(model), task.record() if hasattr(task, 'record') else {})
     if hasattr(model.source, 'labels'): model.mapping.names = (model.source.labels, list(task.labels))
-    held = dict.fromkeys(('last', 'selected'), model.adapter())
+    held, passed = dict.fromkeys(('last', 'selected'), model.adapter()), None
     with _tqdm(total=epochs * len(task.train), unit=' images', unit_scale=True, disable=not progress) as bar, _stoppable(model, result, held):
         for epoch in range(epochs):
             factor = lambda share, gamma: lr_factor(schedule, epoch + share, epochs, milestones, gamma)
             start = time.perf_counter()
             with _drawn(seed, epoch, device) as g:
-                remapped = update_mapping(model, task.train, epoch, batch_size, change if map_augmented else None, g, map_training and epoch == 0)
-                losses, train_acc = _epoch(model, task.train, opts, batch_size, factor, change, g, g if shuffle else None, bar.update)
+                if map_fast and epoch: remapped = _remap(model.mapping, passed)
+                else: remapped = update_mapping(model, task.train, epoch, batch_size, change if map_augmented else None, g, map_training and epoch == 0)
+                passed = model.mapping.wants(epoch + 1) if map_fast else None
+                losses, train_acc = _epoch(model, task.train, opts, batch_size, factor, change, g, g if shuffle else None, bar.update, passed)
             _check_finite(losses, epoch, model, held['last'])
             row = _row(model, task, epoch, opts, losses, train_acc, remapped) | dict(seconds=time.perf_counter() - start)
             held['last'] = model.adapter()
