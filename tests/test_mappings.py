@@ -59,6 +59,51 @@ def test_greedy_is_the_published_one(K, m, spare, top, seed):
     assert vr.greedy_assignment(n, m).tolist() == literal(n, m)
     assert vr.greedy_assignment(n.T.contiguous().T, m).tolist() == literal(n, m) # a view: the official code maps one label only
 
+tables = st.tuples(st.integers(1, 7), st.integers(0, 12), st.integers(1, 6), st.integers(0, 2**30)) # K, spare source labels, largest count, seed
+
+def table(K, spare, top, seed): return torch.randint(0, top, (K + spare, K), generator=torch.Generator().manual_seed(seed))
+
+@settings(max_examples=200, deadline=None)
+@given(tables)
+def test_optimal_is_never_below_greedy(shape):
+    n = table(*shape)
+    hits = lambda sequence: int(n[sequence[:, 0], torch.arange(n.shape[1])].sum())
+    greedy, optimal, bound = hits(vr.greedy_assignment(n)), hits(vr.optimal_assignment(n)), int(n.amax(1).sum())
+    assert optimal / 2 <= greedy <= optimal <= bound
+    sequence = vr.optimal_assignment(n)[:, 0].tolist()
+    assert len(set(sequence)) == len(sequence)
+
+@settings(max_examples=200, deadline=None)
+@given(tables, st.sampled_from([0, .5, 1, 100]), st.sampled_from([.05, 1, 1e6]))
+def test_columns_of_weights_sum_to_one(shape, laplace, epsilon):
+    n = table(*shape)
+    for weights in vr.bayesian_weights(n, laplace), vr.sinkhorn_weights(n, epsilon, laplace):
+        assert weights.min() >= 0
+        torch.testing.assert_close(weights.sum(0), torch.ones(n.shape[1]).double())
+
+@settings(max_examples=100, deadline=None)
+@given(tables)
+def test_permuted_target_labels_permute_the_result(shape):
+    n = table(*shape)
+    S, K = n.shape
+    order = torch.randperm(K, generator=torch.Generator().manual_seed(shape[3]))
+    for weights in vr.bayesian_weights, lambda n: vr.sinkhorn_weights(n, .3):
+        torch.testing.assert_close(weights(n[:, order]), weights(n)[:, order])
+    untied = n * S * K + torch.randperm(S * K, generator=torch.Generator().manual_seed(shape[3])).view(S, K) + 1 # an assignment is unique only without ties
+    assert torch.equal(vr.greedy_assignment(untied[:, order]), vr.greedy_assignment(untied)[order])
+    hits = lambda n: int(n[vr.optimal_assignment(n)[:, 0], torch.arange(K)].sum())
+    assert hits(n[:, order]) == hits(n)
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 30), st.integers(0, 2**30))
+def test_batches_of_soft_counts_count_as_one(N, k, size, seed):
+    g = torch.Generator().manual_seed(seed)
+    logits, y = 3 * torch.randn(N, 7, generator=g), torch.randint(0, 4, (N,), generator=g)
+    whole, parts = vr.SoftCounts(7, 4, k).update(logits, y), vr.SoftCounts(7, 4, k)
+    for z, t in zip(logits.split(size), y.split(size)): parts.update(z, t)
+    torch.testing.assert_close(parts.counts, whole.counts, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(whole.counts.sum(), logits.softmax(1).topk(k)[0].sum().double(), rtol=1e-5, atol=0)
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), max_size=40), st.integers(1, 10))
 def test_batches_count_as_one(pairs, size):

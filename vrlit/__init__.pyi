@@ -22,6 +22,10 @@ from .mappings.one_to_one import ILM as ILM
 from .mappings.one_to_one import OneToOne as OneToOne
 from .mappings.one_to_one import RLM as RLM
 from .mappings.one_to_one import greedy_assignment as greedy_assignment
+from .mappings.optimal import OLM as OLM
+from .mappings.optimal import optimal_assignment as optimal_assignment
+from .mappings.sinkhorn import Sinkhorn as Sinkhorn
+from .mappings.sinkhorn import sinkhorn_weights as sinkhorn_weights
 from .official import from_official as from_official
 from .official import to_official as to_official
 from .plots import prompted as prompted

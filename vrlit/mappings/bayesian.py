@@ -29,7 +29,7 @@ def bayesian_weights(
     total = p.sum(0)
     return torch.where(total > 0, p / total, 1 / len(n))
 
-# %% ../../nbs/22_bayesian.ipynb #f43ad83c
+# %% ../../nbs/22_bayesian.ipynb #fa124887
 class BLM(nn.Module):
     """Bayesian-guided label mapping: `y_t = sum_s omega_st f_pre(.)_s`, from label counts before every epoch (Cai et al., NeurIPS 2024).
 
@@ -59,7 +59,13 @@ class BLM(nn.Module):
         if unseen := (stats.counts.sum(0) == 0).nonzero().flatten().tolist():
             warnings.warn(f'{type(self).__name__}: no training data of target label {", ".join(map(str, unseen))}; '
                           'the average of all source labels stands in', stacklevel=2)
-        self.omega.copy_(bayesian_weights(stats.counts, self.laplace))
+        self.omega.copy_(self.weights(stats.counts))
+
+    def weights(self,
+        counts: Tensor, # n_st, [S, K]
+    ) -> Tensor: # omega, [S, K]
+        "What is made of the counts."
+        return bayesian_weights(counts, self.laplace)
 
     def forward(self,
         logits: Tensor, # of the source, [B, S]

@@ -33,9 +33,12 @@ def greedy_assignment(
         if free[i] and len(taken[j]) < per_target:
             taken[j].append(i); free[i] = False; missing -= 1
             if not missing: break
-    rest = (i for i in range(S) if free[i])
-    for row in taken: row += [next(rest) for _ in range(per_target - len(row))]
-    return torch.tensor(taken)
+    return _filled(taken, S, per_target)
+
+def _filled(taken, S, m):
+    "What is missing from K lists of m source labels: the lowest free ones, in order"
+    free = iter(sorted({*range(S)} - {s for row in taken for s in row}))
+    return torch.tensor([row + [next(free) for _ in range(m - len(row))] for row in taken])
 
 def _enough(S, K, m):
     if m < 1: raise ValueError(f'per_target: expected at least 1 source label for each target label, got {m}')
@@ -100,6 +103,8 @@ class RLM(OneToOne):
 # %% ../../nbs/21_one_to_one.ipynb #e7a3468f
 class FLM(OneToOne):
     "Frequent label mapping: the greedy assignment on the label counts, once before training (Chen et al., CVPR 2023)."
+    assign = staticmethod(greedy_assignment) # counts, per_target -> sequence
+
     def wants(self, epoch: int) -> LabelCounts | None:
         "Label counts before the first epoch."
         return LabelCounts(self.S, self.K) if epoch == 0 else None
@@ -107,12 +112,12 @@ class FLM(OneToOne):
     def update(self,
         stats: LabelCounts, # of the training data
     ) -> None:
-        "The greedy assignment on these counts. A target label without training data warns, and gets the lowest free source labels."
+        "The assignment on these counts. A target label without training data warns, and gets the lowest free source labels."
         counts = stats.counts
         if unseen := (counts.sum(0) == 0).nonzero().flatten().tolist():
             warnings.warn(f'{type(self).__name__}: no training data of target label {", ".join(map(str, unseen))}; '
                           'the lowest free source labels stand in', stacklevel=2)
-        self.sequence.copy_(greedy_assignment(counts, self.sequence.shape[1]))
+        self.sequence.copy_(self.assign(counts, self.sequence.shape[1]))
 
 class ILM(FLM):
     "Iterative label mapping: FLM again before every epoch (Chen et al., CVPR 2023, algorithm 1)."
