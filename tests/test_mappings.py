@@ -112,3 +112,26 @@ def test_batches_count_as_one(pairs, size):
     for a, b in zip(pred.split(size), y.split(size)): stats.update(torch.eye(7)[a], b)
     for s, t in pairs: literal[s, t] += 1
     assert torch.equal(stats.counts, literal)
+
+BUILD = {'RLM': vr.RLM, 'FLM': vr.FLM, 'ILM': vr.ILM, 'OLM': vr.OLM, 'BLM': vr.BLM, 'BLMPlus': vr.BLMPlus, 'Sinkhorn': vr.Sinkhorn, 'FullyMap': vr.FullyMap,
+         'Residual': lambda S, K: vr.Residual(vr.BLM(S, K))} # every mapping, from S and K
+
+def test_every_mapping_is_here(): # ... and so it keeps what the tests below check
+    from vrlit.cli import _known
+    assert set(BUILD) == set(_known('mappings'))
+
+@pytest.mark.parametrize('name', BUILD)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_what_every_mapping_promises(name, dtype):
+    g = torch.Generator().manual_seed(0)
+    logits, y = torch.randn(50, 12, generator=g, dtype=dtype), torch.randint(0, 4, (50,), generator=g)
+    mapping = BUILD[name](12, 4).to(dtype)
+    if (stats := mapping.wants(0)) is not None: mapping.update(stats.update(logits, y))
+    assert mapping.matrix().shape == (12, 4) and not mapping.matrix().requires_grad
+    torch.testing.assert_close(mapping(logits), logits @ mapping.matrix().to(dtype) + getattr(mapping, 'bias', 0))
+    again = BUILD[name](12, 4).to(dtype)
+    again.load_state_dict(mapping.state_dict())
+    assert torch.equal(again(logits), mapping(logits))
+    with pytest.raises(ValueError, match=r'logits: expected \[B, 12\], got \[50, 11\]'): mapping(logits[:, 1:])
+    mapping.names = [f's{i}' for i in range(12)], list('abcd')
+    assert '>d<' in mapping._repr_html_()

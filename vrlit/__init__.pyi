@@ -17,6 +17,11 @@ from .mappings.bayesian import BLMPlus as BLMPlus
 from .mappings.bayesian import SoftCounts as SoftCounts
 from .mappings.bayesian import bayesian_weights as bayesian_weights
 from .mappings.counts import LabelCounts as LabelCounts
+from .mappings.linear import FullyMap as FullyMap
+from .mappings.linear import Residual as Residual
+from .mappings.linear import features as features
+from .mappings.linear import full_finetuning as full_finetuning
+from .mappings.linear import linear_probe as linear_probe
 from .mappings.one_to_one import FLM as FLM
 from .mappings.one_to_one import ILM as ILM
 from .mappings.one_to_one import OneToOne as OneToOne

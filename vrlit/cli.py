@@ -123,20 +123,21 @@ def _known(kind: str) -> dict[str, type]:
     classes = {k: v for m in modules for k, v in vars(m).items() if inspect.isclass(v) and v.__module__ == m.__name__ and issubclass(v, nn.Module)}
     return {k: v for k, v in classes.items() if k[0] != '_' and (kind == 'prompts' or hasattr(v, 'wants'))}
 
-def _spec(text: str, option: str) -> tuple[str, dict[str, Any]]:
-    "Name and arguments"
+def _spec(text: str, option: str, nested: bool = False) -> tuple[str, dict[str, Any], list[str]]:
+    "Name and arguments; where they may be nested, also those in front without a name"
     name, arguments = match.groups() if (match := re.fullmatch(r'([^()]+?)\s*(?:\((.*)\))?\s*', text, re.S)) else ('', '')
     try:
         call: Any = ast.parse(f'f({arguments or ""})', mode='eval').body
-        if not name or call.args: raise ValueError
-        return name, {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+        if not name or not all(nested and isinstance(a, (ast.Name, ast.Call)) for a in call.args): raise ValueError
+        return name, {k.arg: ast.literal_eval(k.value) for k in call.keywords}, [ast.unparse(a) for a in call.args]
     except (SyntaxError, ValueError): raise ValueError(f'{option}: expected a name, or a name with named arguments such as Padding(inner=24), got {text!r}') from None
 
 def _part(text: str, kind: str, *args, **defaults):
     "The prompt or mapping that `text` names, built on `args`"
     from torch import nn
     option = f'--{kind[:-1]}'
-    name, kwargs = _spec(text, option)
+    name, kwargs, inner = _spec(text, option, nested=True)
+    args = tuple(_part(i, kind, *args, **defaults) for i in inner) or args
     module, _, name = name.rpartition(':')
     known = _known(kind)
     if module:
@@ -151,8 +152,8 @@ def _part(text: str, kind: str, *args, **defaults):
 
 # %% ../nbs/43_cli.ipynb #f5f6b2cd
 def _arguments(cls) -> str:
-    "'(inner=None)': what can be said of a prompt or mapping; source, S and K are known"
-    said = [f'{k}={p.default!r}' for k, p in inspect.signature(cls).parameters.items() if p.default is not p.empty and k != 'seed']
+    "'(inner=None)': what can be said of a prompt or mapping; the rest is known"
+    said = [k if p.default is p.empty else f'{k}={p.default!r}' for k, p in inspect.signature(cls).parameters.items() if k not in ('source', 'S', 'K', 'names', 'seed')]
     return f'({", ".join(said)})' if said else ''
 
 @app.command('list')
@@ -190,11 +191,12 @@ def _recipe(prompt, name: str | None) -> dict:
 
 def _build(config: dict) -> tuple:
     "source, task and model of a run"
-    name, kwargs = _spec(config['source'], '--source')
+    name, kwargs, _ = _spec(config['source'], '--source')
     if config['weights'] is not None: kwargs['weights'] = config['weights']
     source, task = vr.load_source(name, **kwargs), vr.load_task(config['task'], **config['data'], seed=config['seed'])
     prompt = _part(config['prompt'], 'prompts', source, seed=config['seed'])
-    return source, task, vr.Reprogrammed(prompt, source, _part(config['mapping'], 'mappings', source.S, task.K, seed=config['seed']))
+    mapping = _part(config['mapping'], 'mappings', source.S, task.K, seed=config['seed'], names=(source.labels, task.labels))
+    return source, task, vr.Reprogrammed(prompt, source, mapping)
 
 # %% ../nbs/43_cli.ipynb #582cc4ff
 def _check_folder(out: Path, overwrite: bool):
