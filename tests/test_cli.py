@@ -173,7 +173,7 @@ def test_lists(tmp_path):
     assert 'embedded' in lists['sources'] and 'torchvision/resnet18' in lists['sources'].splitlines()
     assert re.search(r'^gtsrb +43 German traffic signs', lists['tasks'], re.M)
     assert re.search(r'^Padding\(inner=None\)\n    .*learned frame', lists['prompts'], re.M)
-    assert {line.partition('(')[0] for line in lists['mappings'].splitlines() if line[0] != ' '} == {'RLM', 'FLM', 'ILM', 'BLM', 'BLMPlus', 'OLM', 'Sinkhorn', 'FullyMap', 'Residual'}
+    assert {line.partition('(')[0] for line in lists['mappings'].splitlines() if line[0] != ' '} == {'RLM', 'FLM', 'ILM', 'BLM', 'BLMPlus', 'OLM', 'Sinkhorn', 'FullyMap', 'Residual', 'SeMap'}
     assert vrlit('list', 'sources', '*resnext101_32x8d*', cwd=tmp_path)[0].count('\n') >= 3
     assert 'nothing among the tasks fits' in vrlit('list', 'tasks', 'x*', cwd=tmp_path, code=2)[1]
 

@@ -114,7 +114,24 @@ def test_batches_count_as_one(pairs, size):
     assert torch.equal(stats.counts, literal)
 
 BUILD = {'RLM': vr.RLM, 'FLM': vr.FLM, 'ILM': vr.ILM, 'OLM': vr.OLM, 'BLM': vr.BLM, 'BLMPlus': vr.BLMPlus, 'Sinkhorn': vr.Sinkhorn, 'FullyMap': vr.FullyMap,
+         'SeMap': lambda S, K: vr.SeMap(S, K, (list('abcdefghijkl')[:S], list('abcd')[:K]), lambda names: torch.eye(12)[[ord(n) - 97 for n in names]]),
          'Residual': lambda S, K: vr.Residual(vr.BLM(S, K))} # every mapping, from S and K
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 3), st.integers(0, 9), st.integers(0, 2**30))
+def test_semantic_mapping_in_order(K, m, spare, seed):
+    "AutoVP's: in m rounds, each target label takes the closest source label that is free"
+    sim = torch.rand(K * m + spare, K, generator=torch.Generator().manual_seed(seed)) + .1
+    free, taken = [True] * len(sim), [[] for _ in range(K)]
+    for _ in range(m):
+        for t in range(K):
+            s = max((s for s in range(len(sim)) if free[s]), key=lambda s: sim[s, t])
+            free[s] = False; taken[t].append(s)
+    assert vr.semantic_assignment(sim, m).tolist() == taken
+    for assign in 'ordered', 'greedy', 'optimal', 'shared': # what has nothing in common is never taken
+        some = sim * (sim > .6)
+        sequence = vr.semantic_assignment(some, m, assign)
+        assert all(some[s, t] > 0 for t, row in enumerate(sequence.tolist()) for s in row if s >= 0)
 
 def test_every_mapping_is_here(): # ... and so it keeps what the tests below check
     from vrlit.cli import _known

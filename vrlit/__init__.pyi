@@ -29,6 +29,11 @@ from .mappings.one_to_one import RLM as RLM
 from .mappings.one_to_one import greedy_assignment as greedy_assignment
 from .mappings.optimal import OLM as OLM
 from .mappings.optimal import optimal_assignment as optimal_assignment
+from .mappings.semantic import SeMap as SeMap
+from .mappings.semantic import descriptions as descriptions
+from .mappings.semantic import semantic_assignment as semantic_assignment
+from .mappings.semantic import similarity as similarity
+from .mappings.semantic import text_encoder as text_encoder
 from .mappings.sinkhorn import Sinkhorn as Sinkhorn
 from .mappings.sinkhorn import sinkhorn_weights as sinkhorn_weights
 from .official import from_official as from_official

@@ -124,7 +124,7 @@ def mapping_table(
     "What each target label is called at the source: a mapping's `_repr_html_`."
     S, K = mapping.matrix().shape
     source, target = getattr(mapping, 'names', None) or ([f'source label {s}' for s in range(S)], [str(t) for t in range(K)])
-    cells = ''.join(f'<tr><td>{escape(t)}</td><td style="text-align:left">{escape(", ".join(s))}</td></tr>'
+    cells = ''.join(f'<tr><td>{escape(t)}</td><td style="text-align:left">{escape(", ".join(s) or "(none)")}</td></tr>'
                     for t, s in zip(target[:rows], mapped_names(mapping, source, n)))
     more = f'<p>... and {K - rows} more target labels</p>' if K > rows else ''
     return f'<table><tr><th>target label</th><th style="text-align:left">source label, the heaviest first</th></tr>{cells}</table>{more}'
