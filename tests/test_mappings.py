@@ -1,4 +1,6 @@
 "Label counts and mappings against the official code's, against literal algorithms on random tables, and what every mapping promises"
+import math
+
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
@@ -70,6 +72,14 @@ def test_optimal_is_never_below_greedy(shape):
     hits = lambda sequence: int(n[sequence[:, 0], torch.arange(n.shape[1])].sum())
     greedy, optimal, bound = hits(vr.greedy_assignment(n)), hits(vr.optimal_assignment(n)), int(n.amax(1).sum())
     assert optimal / 2 <= greedy <= optimal <= bound
+    if N := int(n.sum()): # the same chain, as measured; with ties and empty columns
+        q = vr.mapping_quality(n)
+        assert [round(v * N) for v in (q.greedy, q.optimal, q.many_to_one)] == [greedy, optimal, bound] and q.N == N
+        assert -1e-9 <= q.information <= q.entropy + 1e-9
+        permuted = vr.mapping_quality(n[:, torch.randperm(n.shape[1], generator=torch.Generator().manual_seed(0))])
+        assert math.isclose(permuted.optimal, q.optimal) and math.isclose(permuted.information, q.information, abs_tol=1e-9)
+        tied = [t for t, s in enumerate(vr.greedy_assignment(n)[:, 0].tolist()) if n[s, t] == 0 and n[:, t].any()]
+        assert q.tie_break == tied
     sequence = vr.optimal_assignment(n)[:, 0].tolist()
     assert len(set(sequence)) == len(sequence)
 

@@ -9,6 +9,7 @@ from . import recipes as recipes
 from . import reprogram as reprogram
 from . import sources as sources
 from . import tasks as tasks
+from . import theory as theory
 from . import train as train
 from .loaders import list_tasks as list_tasks
 from .loaders import load_task as load_task
@@ -72,6 +73,12 @@ from .tasks import batches as batches
 from .tasks import counting_squares as counting_squares
 from .tasks import make_task as make_task
 from .tasks import resize as resize
+from .theory.mapping_quality import MappingQuality as MappingQuality
+from .theory.mapping_quality import label_counts as label_counts
+from .theory.mapping_quality import mapping_quality as mapping_quality
+from .theory.mapping_quality import remapping_rate as remapping_rate
+from .theory.mapping_quality import semantic_agreement as semantic_agreement
+from .theory.mapping_quality import show_flow as show_flow
 from .train import Result as Result
 from .train import Score as Score
 from .train import evaluate as evaluate
