@@ -30,8 +30,8 @@ class LabelCounts:
         if logits.ndim != 2 or logits.shape[1] != S: raise ValueError(f'logits: expected [B, {S}], got {list(logits.shape)}')
         if y.shape != logits.shape[:1]: raise ValueError(f'y: expected [{len(logits)}] target labels, got {list(y.shape)}')
         y = y.long()
-        cell = torch.where((y >= 0) & (y < K), logits.argmax(1) * K + y, S * K)
-        self._cells = self._cells.to(cell.device) + torch.bincount(cell, minlength=S * K + 1)
+        cell = torch.where((y >= 0) & (y < K), _first_choice(logits) * K + y, S * K)
+        self._cells = self._cells.to(cell.device).index_add_(0, cell, torch.ones_like(cell))
         return self
 
     @property
@@ -39,3 +39,9 @@ class LabelCounts:
         "The table. `ValueError` if a target label was out of range."
         if strays := int(self._cells[-1]): raise ValueError(f'y: {strays} target labels are not among 0..{self.K - 1}')
         return self._cells[:-1].view(self.S, self.K)
+
+# %% ../../nbs/20_label_counts.ipynb #3f2c0765
+def _first_choice(logits):
+    "`logits.argmax(1)`; on a CPU NumPy's, which is the same and several times faster"
+    if logits.device.type != 'cpu' or logits.dtype != torch.float32: return logits.argmax(1)
+    return torch.from_numpy(logits.detach().numpy().argmax(1))
