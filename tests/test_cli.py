@@ -81,7 +81,9 @@ def test_train_writes_what_eval_reads(folder):
     assert read(again / 'result.json')['losses'] == result['losses']           # the same seed, the same run
     _, err = vrlit('train', 'pile', '--out', again, cwd=folder, code=2)
     assert 'is there already; --overwrite replaces it' in err
-    vrlit('train', 'pile', '--out', again, '--overwrite', *FAST, cwd=folder)
+    vrlit('train', 'pile', '--out', again, '--overwrite', '--mapping', 'Residual(BLM(laplace=2.0))', '--map-fast', *FAST, cwd=folder)
+    corrected = json.loads(vrlit('eval', again, '--json', cwd=folder)[0])['accuracy']
+    assert corrected == pytest.approx(read(again / 'result.json')['selected']['test_acc'])
     assert 'was not written by `vrlit train`, and is not replaced' in vrlit('train', 'pile', '--out', 'pile', '--overwrite', cwd=folder, code=2)[1]
     assert read(again / 'config.json')['prompt'] == 'Padding' and not [p for p in folder.iterdir() if p.name.startswith('.again')]
 

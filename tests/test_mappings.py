@@ -4,6 +4,7 @@ import math
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
+from torch import nn
 
 import vrlit as vr
 
@@ -114,6 +115,14 @@ def test_batches_of_soft_counts_count_as_one(N, k, size, seed):
     torch.testing.assert_close(parts.counts, whole.counts, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(whole.counts.sum(), logits.softmax(1).topk(k)[0].sum().double(), rtol=1e-5, atol=0)
 
+def test_the_first_choice_is_argmax():
+    "Also among equals, with what is no number, and for a view; in any precision"
+    z = torch.randint(0, 3, (99, 50), generator=torch.Generator().manual_seed(0)).float()
+    z[3, 7] = z[3, 9] = float('nan'); z[4, 5] = float('inf'); z[5] = -float('inf')
+    for logits in z, z.T, z[:, ::3], z.double(), z.bfloat16():
+        stats, y = vr.LabelCounts(logits.shape[1], 1), torch.zeros(len(logits), dtype=torch.int64)
+        assert torch.equal(stats.update(logits, y).counts[:, 0], logits.argmax(1).bincount(minlength=logits.shape[1]))
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), max_size=40), st.integers(1, 10))
 def test_batches_count_as_one(pairs, size):
@@ -162,3 +171,21 @@ def test_what_every_mapping_promises(name, dtype):
     with pytest.raises(ValueError, match=r'logits: expected \[B, 12\], got \[50, 11\]'): mapping(logits[:, 1:])
     mapping.names = [f's{i}' for i in range(12)], list('abcd')
     assert '>d<' in mapping._repr_html_()
+
+SPECS = dict.fromkeys(BUILD) | {'Residual': 'Residual(BLM(laplace=2.))', 'BLMPlus': 'BLMPlus(topk=2)', 'Sinkhorn': 'Sinkhorn(epsilon=.5)', 'SeMap': 'SeMap(per_target=2)'}
+
+@pytest.mark.parametrize('name', SPECS)
+def test_every_mapping_trains_by_name(name):
+    "As `vrlit train --mapping` builds it; what is kept gives the same model again"
+    from vrlit.cli import _part
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 12))
+    source = vr.load_source(net, size=16, labels=[f'{a} {b}' for a in ('red', 'blue', 'green') for b in 'dog cat bird fish'.split()])
+    g = torch.Generator().manual_seed(0)
+    images = lambda n: (torch.randint(0, 256, (n, 3, 16, 16), generator=g, dtype=torch.uint8), torch.arange(n) % 4)
+    task = vr.make_task('t', images(48), images(16), ['dog', 'cat', 'bird', 'fish'], val=.25)
+    build = lambda: vr.Reprogrammed(vr.Watermark(source), source, _part(SPECS[name] or name, 'mappings', 12, 4, seed=0, names=(source.labels, task.labels)))
+    model = build()
+    result = vr.fit(model, task, epochs=2, batch_size=12, progress=False)
+    assert all(map(math.isfinite, result.losses)) and (result.log[0]['remapped'] > 0) == (model.mapping.wants(0) is not None)
+    assert vr.evaluate(build().load_adapter(model.adapter()), task.test) == vr.evaluate(model, task.test)
+    assert len(vr.mapped_names(model.mapping, source.labels)) == 4

@@ -54,16 +54,20 @@ def similarity(
     mean = lambda names: F.normalize(torch.stack([unit(encoder([t.replace('{}', n) for n in names])) for t in templates]).sum(0), dim=1)
     return mean(source_names) @ mean(target_names).T
 
-# %% ../../nbs/23_semantic.ipynb #e30ee007
+# %% ../../nbs/23_semantic.ipynb #bc7dcb43
 def text_encoder(
     architecture: str = 'ViT-B-32', # of open_clip
     pretrained: str | None = 'openai', # a tag, or a file of weights; None: random
     batch_size: int = 256,
     device: str = 'cpu',
 ) -> Encoder: # texts -> embeddings [n, D]
-    "The text tower of an open_clip model."
+    "The text tower of an open_clip model. `ValueError` for an unknown architecture or weights, `ConnectionError` if they cannot be downloaded."
     import open_clip
-    model = open_clip.create_model(architecture, pretrained=pretrained, device=device).eval()
+    try: model = open_clip.create_model(architecture, pretrained=pretrained, device=device).eval()
+    except RuntimeError as e:
+        kind = ConnectionError if 'download' in str(e) else ValueError
+        raise kind(f'encoder: {architecture!r} with weights {pretrained!r} cannot be had ({str(e).partition(". ")[0][:200]}); '
+                   'open_clip.list_pretrained() lists both, and a file of weights will do') from e
     tokens = open_clip.get_tokenizer(architecture)
     @torch.no_grad()
     def encode(texts):
