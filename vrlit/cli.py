@@ -145,7 +145,7 @@ def _part(text: str, kind: str, *args, **defaults):
         known = vars(importlib.import_module(module))
     if not inspect.isclass(known.get(name)) or not issubclass(known[name], nn.Module):
         near = difflib.get_close_matches(name, [k for k in known if k[0] != '_'], 1)
-        raise ValueError(f'{option}: there is no {name!r}{f"; did you mean {near[0]!r}?" if near else ""} `vrlit list {kind}` tells the names; one of your own is module:Name')
+        raise ValueError(f'{option}: there is no {name!r}{f"; did you mean {near[0]!r}?" if near else ";"} `vrlit list {kind}` tells the names; one of your own is module:Name')
     takes = inspect.signature(known[name]).parameters
     try: return known[name](*args, **{k: v for k, v in defaults.items() if k in takes} | kwargs)
     except TypeError as e: raise ValueError(f'{option}: {name}{inspect.signature(known[name])} cannot be built from {text!r} ({e})') from e
