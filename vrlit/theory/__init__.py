@@ -1,0 +1,1 @@
+"Measures of mappings, and probes of the theory."
