@@ -111,6 +111,21 @@ def test_augmentation_by_name_is_the_augmentation():
         assert run(augment='+4', flip=True) == run(augment=vr.Augment(inner, 4, flip=True)) != run(augment='+4')
         assert run(augment='20+0') == run(augment=lambda x, g: vr.resize(x, 20))
 
+def test_the_fast_mapping_is_made_from_the_training_pass():
+    "As BayesianLM's faster program: the first mapping from a pass of its own, every later one from what the training pass before it said"
+    said = []
+    class Spied(vr.BLM):
+        def forward(self, logits):
+            if self.training: said.append(logits.detach().clone())
+            return super().forward(logits)
+    task, mappings = vr.make_task('t', data(), val=None), []
+    m = model(Spied)
+    vr.fit(m, task, epochs=3, batch_size=8, lr=.1, shuffle=False, map_fast=True, progress=False, callback=lambda row, m: mappings.append(m.mapping.matrix().clone()))
+    y, passes = task.train.y, torch.cat(said).split(len(task.train))
+    for logits, mapping in zip(passes, mappings[1:]):
+        torch.testing.assert_close(mapping, vr.bayesian_weights(vr.LabelCounts(12, 4).update(logits, y).counts).float())
+    assert len(passes) == 3 and not torch.equal(mappings[1], mappings[2])
+
 def test_the_pass_for_the_mapping():
     "By default nothing moves but the mapping; as published, batch norm learns from the pass before the first epoch"
     m, task = model(vr.ILM), vr.make_task('t', data())

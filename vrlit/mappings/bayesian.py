@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .counts import LabelCounts
 from ..reprogram import mapping_table
 
-# %% ../../nbs/22_bayesian.ipynb #b4f81405
+# %% ../../nbs/22_bayesian.ipynb #02937c6c
 def bayesian_weights(
     counts: Tensor, # n_st, integers or soft counts, [S, K]
     laplace: float = 1., # lambda
@@ -23,7 +23,7 @@ def bayesian_weights(
     """`omega_st`: the counts divided by the sum of their row plus lambda, then by the sum of their column (`blm_reweight_matrix` of BayesianLM).
 
     Where that divides 0 by 0: a source label that was never said weighs 0, and a target label without data weighs all source labels the same."""
-    n = counts.double()
+    n = counts.cpu().double()
     p = n / (n.sum(1, keepdim=True) + laplace)
     p = p.where(n > 0, 0.)
     total = p.sum(0)

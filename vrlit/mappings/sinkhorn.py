@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .bayesian import BLM, bayesian_weights
 
-# %% ../../nbs/26_sinkhorn.ipynb #569c8798
+# %% ../../nbs/26_sinkhorn.ipynb #79fb9d67
 def sinkhorn_weights(
     counts: Tensor, # n_st, [S, K]
     epsilon: float, # price of leaving BLM
@@ -20,9 +20,9 @@ def sinkhorn_weights(
 ) -> Tensor: # P, float64 [S, K]; every column sums to 1
     """The maximum of `<P, c> - sum_s (P_s - 1)_+ - epsilon KL(P | omega)` over P with columns that sum to 1, where c are the counts in shares of the largest
     class, P_s the sum of row s, and omega BLM's weights: Sinkhorn's algorithm in the log domain, until no price moves by more than 1e-6."""
-    omega = bayesian_weights(counts, laplace)
+    n, omega = counts.cpu().double(), bayesian_weights(counts, laplace)
     rows = omega.sum(1) > 0 # the others stay 0
-    L = omega[rows].log() + counts[rows].double() / counts.sum(0).max().clamp(min=1) / epsilon
+    L = omega[rows].log() + n[rows] / n.sum(0).max().clamp(min=1) / epsilon # log omega + c / epsilon
     f = torch.zeros_like(L[:, :1])
     for _ in range(sweeps):
         g = -(L + f).logsumexp(0, keepdim=True)

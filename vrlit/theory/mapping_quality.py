@@ -34,7 +34,7 @@ def label_counts(
         for x, y in batches(split, batch_size, device=device): counts.update(model.source(model.prompt(x)), y)
     return counts.counts
 
-# %% ../../nbs/51_mapping_quality.ipynb #4cd53d1b
+# %% ../../nbs/51_mapping_quality.ipynb #a040bb18
 def show_flow(
     counts: Tensor, # n_st, [S, K]
     names: tuple[list[str], list[str]], # of S source and K target labels
@@ -46,7 +46,7 @@ def show_flow(
     import matplotlib.pyplot as plt
     counts, K = counts.cpu(), counts.shape[1]
     kept = counts.sum(1).sort(descending=True, stable=True).indices[:top]
-    rest = [s for s in range(len(counts)) if s not in set(kept.tolist())]
+    rest = sorted({*range(len(counts))} - {*kept.tolist()})
     flows = torch.cat([counts[kept], counts[rest].sum(0, keepdim=True)]).double() / counts.sum() # [top + 1, K]
     strong = torch.ones(flows.shape)
     if mapping is not None: strong = torch.cat([(mapping.matrix().cpu()[kept] > 0).float(), torch.zeros(1, K)])
