@@ -29,7 +29,7 @@ def bayesian_weights(
     total = p.sum(0)
     return torch.where(total > 0, p / total, 1 / len(n))
 
-# %% ../../nbs/22_bayesian.ipynb #fa124887
+# %% ../../nbs/22_bayesian.ipynb #b77ba5ae
 class BLM(nn.Module):
     """Bayesian-guided label mapping: `y_t = sum_s omega_st f_pre(.)_s`, from label counts before every epoch (Cai et al., NeurIPS 2024).
 
@@ -48,12 +48,12 @@ class BLM(nn.Module):
         self.S, self.K, self.laplace = S, K, laplace
         self.register_buffer('omega', torch.full((S, K), 1 / S)) # [S, K]
 
-    def wants(self, epoch: int) -> 'LabelCounts | SoftCounts':
+    def wants(self, epoch: int) -> LabelCounts:
         "Label counts before every epoch."
         return LabelCounts(self.S, self.K)
 
     def update(self,
-        stats: 'LabelCounts | SoftCounts', # of the training data
+        stats: LabelCounts, # of the training data
     ) -> None:
         "The weights from these counts. A target label without training data warns, and averages all source labels."
         if unseen := (stats.counts.sum(0) == 0).nonzero().flatten().tolist():
@@ -80,8 +80,8 @@ class BLM(nn.Module):
 
     def extra_repr(self) -> str: return f'S={self.S}, K={self.K}, laplace={self.laplace}'
 
-# %% ../../nbs/22_bayesian.ipynb #382cbf1c
-class SoftCounts:
+# %% ../../nbs/22_bayesian.ipynb #61a71271
+class SoftCounts(LabelCounts):
     """`n_st`, the sum of the probabilities that the source gives to source label s, where it is among the first k, over images of target label t.
 
     The sums of BLM+ (`blmpp_reweight_matrix` of BayesianLM), batch by batch. `ValueError` if k is not among 1..S."""
@@ -91,30 +91,14 @@ class SoftCounts:
         topk: int, # k
     ):
         if not 1 <= topk <= S: raise ValueError(f'topk: expected 1 to {S} source labels, got {topk}')
-        self.S, self.K, self.topk = S, K, topk
-        self._sums = torch.zeros(S, K + 1, dtype=torch.float64)
+        super().__init__(S, K)
+        self.topk, self._table = topk, self._table.double()
 
-    def update(self,
-        logits: Tensor, # of the source, [B, S]
-        y: Tensor, # target labels, [B]
-    ) -> 'SoftCounts':
-        "Count one batch, where it is. `ValueError` if the shapes do not match."
-        S, K = self.S, self.K
-        if logits.ndim != 2 or logits.shape[1] != S: raise ValueError(f'logits: expected [B, {S}], got {list(logits.shape)}')
-        if y.shape != logits.shape[:1]: raise ValueError(f'y: expected [{len(logits)}] target labels, got {list(y.shape)}')
-        y = y.long()
-        y = torch.where((y >= 0) & (y < K), y, K)                    # one more column for labels out of range
+    def _count(self, logits, y):
         p = logits.softmax(1).double()
         top = p.topk(self.topk, 1)
-        p = torch.zeros_like(p).scatter_(1, top.indices, top.values)
-        self._sums = self._sums.to(p.device) + p.T @ F.one_hot(y, K + 1).double()
-        return self
-
-    @property
-    def counts(self) -> Tensor: # float64 [S, K]
-        "The table. `ValueError` if a target label was out of range."
-        if self._sums[:, -1].any(): raise ValueError(f'y: there are target labels that are not among 0..{self.K - 1}')
-        return self._sums[:, :-1]
+        p = torch.zeros_like(p).scatter_(1, top.indices, top.values) # [B, S]
+        self._table += p.T @ F.one_hot(y, self.K + 1).double()
 
 # %% ../../nbs/22_bayesian.ipynb #9e93015c
 class BLMPlus(BLM):

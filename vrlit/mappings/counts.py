@@ -19,7 +19,7 @@ class LabelCounts:
         K: int, # number of target labels, whether or not all of them occur
     ):
         self.S, self.K = S, K
-        self._cells = torch.zeros(S * K + 1, dtype=torch.int64)
+        self._table = torch.zeros(S, K + 1, dtype=torch.int64)       # one more column for labels out of range
 
     def update(self,
         logits: Tensor, # of the source, [B, S]
@@ -29,16 +29,17 @@ class LabelCounts:
         S, K = self.S, self.K
         if logits.ndim != 2 or logits.shape[1] != S: raise ValueError(f'logits: expected [B, {S}], got {list(logits.shape)}')
         if y.shape != logits.shape[:1]: raise ValueError(f'y: expected [{len(logits)}] target labels, got {list(y.shape)}')
-        y = y.long()
-        cell = torch.where((y >= 0) & (y < K), _first_choice(logits) * K + y, S * K)
-        self._cells = self._cells.to(cell.device).index_add_(0, cell, torch.ones_like(cell))
+        y, self._table = y.long(), self._table.to(y.device)
+        self._count(logits, torch.where((y >= 0) & (y < K), y, K))
         return self
+
+    def _count(self, logits, y): self._table.view(-1).index_add_(0, _first_choice(logits) * (self.K + 1) + y, torch.ones_like(y))
 
     @property
     def counts(self) -> Tensor: # int64 [S, K]
         "The table. `ValueError` if a target label was out of range."
-        if strays := int(self._cells[-1]): raise ValueError(f'y: {strays} target labels are not among 0..{self.K - 1}')
-        return self._cells[:-1].view(self.S, self.K)
+        if self._table[:, -1].any(): raise ValueError(f'y: some target labels are not among 0..{self.K - 1}')
+        return self._table[:, :-1]
 
 # %% ../../nbs/20_label_counts.ipynb #3f2c0765
 def _first_choice(logits):
