@@ -189,3 +189,15 @@ def test_every_mapping_trains_by_name(name):
     assert all(map(math.isfinite, result.losses)) and (result.log[0]['remapped'] > 0) == (model.mapping.wants(0) is not None)
     assert vr.evaluate(build().load_adapter(model.adapter()), task.test) == vr.evaluate(model, task.test)
     assert len(vr.mapped_names(model.mapping, source.labels)) == 4
+
+def test_pictures_of_mappings():
+    "The flow has every target label, the source labels that are said most, and the rest; baselines can be shown like any model"
+    import matplotlib.pyplot as plt
+    n = torch.tensor([[5, 1], [0, 3], [9, 0], [0, 1]])
+    figure = vr.show_flow(n, (list('abcd'), ['x', 'y']), vr.OLM(4, 2), top=2)
+    assert [t.get_text() for t in figure.axes[0].texts] == ['x', 'y', 'c', 'a', '2 others']
+    assert len(figure.axes[0].collections) == 4 # ribbons: c-x, a-x, a-y, others-y
+    source, task = vr.load_source(nn.Sequential(nn.Flatten(), nn.Linear(768, 12)), size=16), vr.load_task('digits', shots=1)
+    for model in vr.linear_probe(source, 10), vr.full_finetuning(source, 10):
+        assert len(vr.show(model, task).axes) == 11
+    plt.close('all')

@@ -48,7 +48,7 @@ def show(
     figure = figure or plt.figure(figsize=(1.15 * len(images), 1.75), layout='constrained')
     figure.suptitle(str(model) if title is None else title, fontsize='medium')
     for ax, image, name in zip(figure.subplots(1, len(images)), images, ['pattern', *names]):
-        if image is not None: ax.imshow(image.permute(1, 2, 0))
+        if image is not None: ax.imshow(image.permute(1, 2, 0).numpy())
         ax.set_title(name, fontsize='small', va='top', y=-.1)
         ax.set_axis_off()
     return figure

@@ -121,7 +121,7 @@ def linear_probe(
     f_pre = features(source)
     return Reprogrammed(Watermark(source).requires_grad_(False), f_pre, FullyMap(f_pre.S, K, seed=seed))
 
-# %% ../../nbs/24_linear.ipynb #38bb2620
+# %% ../../nbs/24_linear.ipynb #2c151f31
 class _FineTuned(nn.Module):
     "The network and a new last layer, all of it trained"
     def __init__(self, source, K, seed):
@@ -141,6 +141,7 @@ def full_finetuning(
     seed: int = 0, # of the new layer's start
 ) -> Reprogrammed:
     "No prompt, nothing frozen, a copy of the source and a new last layer trained on the images: the other baseline."
-    f_pre = Frozen(nn.Identity())
-    f_pre.size, f_pre.name = source.size, 'nothing' # type: ignore[assignment]
+    f_pre: Any = Frozen(nn.Identity())
+    f_pre.size, f_pre.name, f_pre.labels = source.size, 'nothing', features(source).labels
+    for k in 'mean', 'std': f_pre.register_buffer(k, getattr(source, k).clone(), persistent=False)
     return Reprogrammed(Watermark(source).requires_grad_(False), f_pre, _FineTuned(source, K, seed))

@@ -34,7 +34,7 @@ def label_counts(
         for x, y in batches(split, batch_size, device=device): counts.update(model.source(model.prompt(x)), y)
     return counts.counts
 
-# %% ../../nbs/51_mapping_quality.ipynb #a040bb18
+# %% ../../nbs/51_mapping_quality.ipynb #74b6891d
 def show_flow(
     counts: Tensor, # n_st, [S, K]
     names: tuple[list[str], list[str]], # of S source and K target labels
@@ -52,16 +52,16 @@ def show_flow(
     if mapping is not None: strong = torch.cat([(mapping.matrix().cpu()[kept] > 0).float(), torch.zeros(1, K)])
     right = [names[0][s] for s in kept] + [f'{len(rest)} others']
     figure = figure or plt.figure(figsize=(6, .22 * (top + 4)), layout='constrained')
-    _ribbons(figure.subplots(), flows, strong, right, names[1])
+    _ribbons(figure.subplots(), flows.numpy(), strong, right, names[1])
     return figure
 
-# %% ../../nbs/51_mapping_quality.ipynb #d4773798
+# %% ../../nbs/51_mapping_quality.ipynb #5e9e9472
 def _ribbons(ax, flows, strong, right, left, gap=.6):
     "Ribbons from the columns of `flows` on the left to its rows on the right; the labels beside their bars"
-    import matplotlib.pyplot as plt
-    colors, x = plt.get_cmap('tab10'), torch.linspace(0, 1, 40).double()
+    import matplotlib.pyplot as plt, numpy as np
+    colors, x = plt.get_cmap('tab10'), np.linspace(0, 1, 40)
     bend = x * x * (3 - 2 * x)
-    ends = lambda sizes: sizes.cumsum(0) - sizes + gap / max(len(sizes) - 1, 1) * torch.arange(len(sizes)) # where each bar begins
+    ends = lambda sizes: sizes.cumsum() - sizes + gap / max(len(sizes) - 1, 1) * np.arange(len(sizes)) # where each bar begins
     at_left, at_right = ends(flows.sum(0)), ends(flows.sum(1))
     for side, at, sizes, labels in (0, at_left, flows.sum(0), left), (1, at_right, flows.sum(1), right):
         for a, size, label in zip(at.tolist(), sizes.tolist(), labels):
