@@ -132,7 +132,7 @@ def test_batches_count_as_one(pairs, size):
     for s, t in pairs: literal[s, t] += 1
     assert torch.equal(stats.counts, literal)
 
-BUILD = {'RLM': vr.RLM, 'FLM': vr.FLM, 'ILM': vr.ILM, 'OLM': vr.OLM, 'BLM': vr.BLM, 'BLMPlus': vr.BLMPlus, 'Sinkhorn': vr.Sinkhorn, 'FullyMap': vr.FullyMap,
+BUILD = {'OneToOne': vr.OneToOne, 'RLM': vr.RLM, 'FLM': vr.FLM, 'ILM': vr.ILM, 'OLM': vr.OLM, 'BLM': vr.BLM, 'BLMPlus': vr.BLMPlus, 'Sinkhorn': vr.Sinkhorn, 'FullyMap': vr.FullyMap,
          'SeMap': lambda S, K: vr.SeMap(S, K, (list('abcdefghijkl')[:S], list('abcd')[:K]), lambda names: torch.eye(12)[[ord(n) - 97 for n in names]]),
          'Residual': lambda S, K: vr.Residual(vr.BLM(S, K))} # every mapping, from S and K
 

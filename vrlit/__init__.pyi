@@ -1,5 +1,6 @@
 # Written by .ci/stub.py from nbdev's index.
 from . import cli as cli
+from . import clip as clip
 from . import loaders as loaders
 from . import mappings as mappings
 from . import official as official
@@ -11,6 +12,15 @@ from . import sources as sources
 from . import tasks as tasks
 from . import theory as theory
 from . import train as train
+from .clip.miniature import HashedPieces as HashedPieces
+from .clip.miniature import Miniature as Miniature
+from .clip.miniature import TextTower as TextTower
+from .clip.zero_shot import CLIP as CLIP
+from .clip.zero_shot import TextSource as TextSource
+from .clip.zero_shot import ensemble_templates as ensemble_templates
+from .clip.zero_shot import fold as fold
+from .clip.zero_shot import label_texts as label_texts
+from .clip.zero_shot import load_clip as load_clip
 from .loaders import list_tasks as list_tasks
 from .loaders import load_task as load_task
 from .mappings.bayesian import BLM as BLM
@@ -65,6 +75,7 @@ from .sources import read_weights as read_weights
 from .sources import unit as unit
 from .tasks import Augment as Augment
 from .tasks import OnDisk as OnDisk
+from .tasks import ResizedCrop as ResizedCrop
 from .tasks import Split as Split
 from .tasks import Task as Task
 from .tasks import TrivialAugment as TrivialAugment

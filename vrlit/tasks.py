@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHARE', 'OnDisk', 'Split', 'Task', 'make_task', 'counting_squares', 'batches', 'resize', 'Augment', 'TrivialAugment',
-           'augmentation']
+           'ResizedCrop', 'augmentation']
 
 # %% ../nbs/02_tasks.ipynb #6e27de84
 import base64, copy, functools, hashlib, io, os, re, warnings
@@ -456,9 +456,28 @@ class TrivialAugment:
             torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             return torch.stack([change(image) for image in x])
 
+# %% ../nbs/02_tasks.ipynb #3c79d74f
+@dataclass
+class ResizedCrop:
+    "A random part of each image of a batch, resized, mirrored or not: torchvision's `RandomResizedCrop`, bicubic, as AttrVR (ICLR 2025) trains."
+    size: int # of the result
+    flip: bool = True # mirror half of the images, drawn at random; wrong for digits and signs
+
+    def __call__(self,
+        x: Tensor, # [B, C, H, W], uint8 or float; it is not changed
+        generator: torch.Generator | None = None, # a CPU generator: the same parts on every device
+    ) -> Tensor: # [B, C, size, size], same dtype
+        "An augmented batch."
+        from torchvision.transforms.v2 import Compose, InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
+        change = Compose([RandomResizedCrop(self.size, interpolation=InterpolationMode.BICUBIC), RandomHorizontalFlip(.5 * self.flip)])
+        with torch.random.fork_rng([]):
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            y = torch.stack([change(image) for image in x])
+        return y.clamp(0, 1) if y.is_floating_point() else y       # the cubic curve goes beyond
+
 # %% ../nbs/02_tasks.ipynb #7bbab5c5
 def augmentation(
-    text: str, # such as '+32', '224+32', 'trivial', or several in turn, 'trivial,+32'
+    text: str, # such as '+32', '224+32', 'trivial', 'resized-crop', or several in turn, 'trivial,+32'
     size: int, # of the result, where the text tells none
     flip: bool, # whether a crop also mirrors half of the images
 ) -> Callable[..., Tensor]: # (batch [B, C, H, W], generator) -> a batch
@@ -466,6 +485,8 @@ def augmentation(
     steps: list[Callable[..., Tensor]] = []
     for word in map(str.strip, text.split(',')):
         crop = re.fullmatch(r'(\d*)\+(\d+)', word)
-        if not crop and word != 'trivial': raise ValueError(f"augment: expected '+PLUS', 'SIZE+PLUS', 'trivial' or several of them with commas, got {text!r}")
-        steps.append(Augment(int(crop[1] or size), int(crop[2]), flip) if crop else TrivialAugment())
+        if crop: steps.append(Augment(int(crop[1] or size), int(crop[2]), flip))
+        elif word == 'trivial': steps.append(TrivialAugment())
+        elif word == 'resized-crop': steps.append(ResizedCrop(size, flip))
+        else: raise ValueError(f"augment: expected '+PLUS', 'SIZE+PLUS', 'trivial', 'resized-crop' or several of them with commas, got {text!r}")
     return lambda x, generator=None: functools.reduce(lambda x, step: step(x, generator), steps, x)

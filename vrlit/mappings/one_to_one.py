@@ -48,7 +48,8 @@ def _enough(S, K, m):
 
 # %% ../../nbs/21_one_to_one.ipynb #fd7f7e46
 class OneToOne(nn.Module):
-    "`y_t = mean_m f_pre(.)[sequence[t, m]]`: what RLM, FLM and ILM share. `ValueError` if the source has too few labels."
+    """`y_t = mean_m f_pre(.)[sequence[t, m]]`: the first source labels in their order, as Bahng et al. (2022) have it, and as CLIP, whose labels are written
+    for the target, needs it; RLM, FLM and ILM choose others. `ValueError` if the source has too few labels."""
     names: tuple[list[str], list[str]] | None = None # of source and target labels, for the table; `fit` fills them in
     sequence: Tensor # [K, m]
     _repr_html_ = mapping_table
@@ -61,6 +62,10 @@ class OneToOne(nn.Module):
         super().__init__()
         self.S, self.K = S, K
         self.register_buffer('sequence', greedy_assignment(torch.zeros(S, K), per_target)) # [K, m]
+
+    def wants(self, epoch: int) -> LabelCounts | None:
+        "Nothing: it stays."
+        return None
 
     def forward(self,
         logits: Tensor, # of the source, [B, S]
@@ -80,7 +85,7 @@ class OneToOne(nn.Module):
 class RLM(OneToOne):
     """Random label mapping: source labels drawn once, or given.
 
-    ILM-VP and SMM draw `randperm(S)[:K]`; Bahng et al. (2022) take the first K, which is `RLM(S, K, range(K))`.
+    ILM-VP and SMM draw `randperm(S)[:K]`; Bahng et al. (2022) take the first K, which is `OneToOne(S, K)`.
     `ValueError` for a sequence that is not m * K different source labels."""
     def __init__(self,
         S: int, # number of source labels
@@ -96,9 +101,6 @@ class RLM(OneToOne):
         if len(given) != K * per_target or len(given.unique()) < len(given) or given.min() < 0 or given.max() >= S:
             raise ValueError(f'sequence: expected {K * per_target} different source labels among 0..{S - 1}, got {given.tolist()}')
         self.sequence = given.view(K, per_target)
-
-    def wants(self, epoch: int) -> None:
-        "Nothing: it never changes."
 
 # %% ../../nbs/21_one_to_one.ipynb #e7a3468f
 class FLM(OneToOne):

@@ -55,6 +55,16 @@ def similarity(
     return mean(source_names) @ mean(target_names).T
 
 # %% ../../nbs/23_semantic.ipynb #bc7dcb43
+def _create(architecture, pretrained, device='cpu', **kwargs):
+    "open_clip's model and tokenizer"
+    import open_clip
+    kwargs = dict(force_quick_gelu=(open_clip.get_pretrained_cfg(architecture, pretrained) or {}).get('quick_gelu', False)) | kwargs if pretrained else kwargs
+    try: return open_clip.create_model(architecture, pretrained=pretrained, device=device, **kwargs).eval(), open_clip.get_tokenizer(architecture)
+    except (RuntimeError, OSError, AttributeError) as e: # of weights for something else
+        kind = ConnectionError if 'download' in str(e) else ValueError
+        raise kind(f'CLIP: {architecture!r} with weights {pretrained!r} cannot be had ({str(e).partition(". ")[0][:200]}); '
+                   'open_clip.list_pretrained() lists both, and a file of weights will do') from e
+
 def text_encoder(
     architecture: str = 'ViT-B-32', # of open_clip
     pretrained: str | None = 'openai', # a tag, or a file of weights; None: random
@@ -62,13 +72,7 @@ def text_encoder(
     device: str = 'cpu',
 ) -> Encoder: # texts -> embeddings [n, D]
     "The text tower of an open_clip model. `ValueError` for an unknown architecture or weights, `ConnectionError` if they cannot be downloaded."
-    import open_clip
-    try: model = open_clip.create_model(architecture, pretrained=pretrained, device=device).eval()
-    except RuntimeError as e:
-        kind = ConnectionError if 'download' in str(e) else ValueError
-        raise kind(f'encoder: {architecture!r} with weights {pretrained!r} cannot be had ({str(e).partition(". ")[0][:200]}); '
-                   'open_clip.list_pretrained() lists both, and a file of weights will do') from e
-    tokens = open_clip.get_tokenizer(architecture)
+    model, tokens = _create(architecture, pretrained, device)
     @torch.no_grad()
     def encode(texts):
         return torch.cat([model.encode_text(tokens(texts[i:i + batch_size]).to(device)).float().cpu() for i in range(0, len(texts), batch_size)])

@@ -35,7 +35,9 @@ class Padding(nn.Module):
     std: Tensor # [C, 1, 1]
     space = 'pixel' # where the pattern is added
     official = dict(pattern='program', mask='mask') # its names in the published code
-    recipes = paper_and_clean(resnet=dict(epochs=200, batch_size=128, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1))
+    recipes = paper_and_clean(
+        resnet=dict(epochs=200, batch_size=128, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1),
+        clip=dict(epochs=200, batch_size=64, optimizer='sgd', momentum=.9, lr=40., schedule='cosine', augment='resized-crop')) # inner=192 on CLIP, as AttrVR and DVP
 
     def __init__(self,
         source: Source, # tells H, mean and std

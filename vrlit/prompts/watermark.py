@@ -29,7 +29,8 @@ class Watermark(nn.Module):
     recipes = paper_and_clean(
         resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+32'), # as SMM's baselines
         blm=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+4'),
-        bahng=dict(epochs=1000, batch_size=128, optimizer='sgd', momentum=.9, lr=40., schedule='cosine')) # width=30, init=1; without its 1,000 steps of warm-up
+        bahng=dict(epochs=1000, batch_size=128, optimizer='sgd', momentum=.9, lr=40., schedule='cosine'), # width=30, init=1; without its 1,000 steps of warm-up
+        clip=dict(epochs=200, batch_size=128, optimizer='sgd', momentum=.9, lr=40., schedule='cosine')) # width=30 on CLIP, as ILM-VP
 
     def __init__(self,
         source: Source, # tells H, mean and std

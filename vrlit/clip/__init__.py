@@ -1,0 +1,1 @@
+"Vision-language sources: a source whose labels are texts."
