@@ -90,6 +90,18 @@ def test_train_writes_what_eval_reads(folder):
     for p in (folder / 'pile' / 'dark').glob('1*.png'): p.unlink()               # other data now
     assert 'warning: test is not the one of the training' in vrlit('eval', run, cwd=folder)[1]
 
+def test_a_source_that_reads_texts(folder):
+    about = lambda kind: {'dark': [f'a dark photo of a {kind} at night', f'the {kind} in a cave'], 'bright': [f'a bright photo of a {kind} at noon', f'the {kind} in the snow']}
+    for kind in 'des', 'dist': (folder / f'{kind}.json').write_text(json.dumps(about(kind)))
+    vrlit('train', 'pile', '--source', 'clip/miniature(size=32, V="files", m=1)', '--texts', 'des.json,dist.json', '--prompt', 'Decoupled(Padding(inner=24), V=2)',
+          '--mapping', 'PRM(k=1)', '--recipe', 'paper-clip', *FAST, '--out', 'run', cwd=folder)
+    config = read(folder / 'run' / 'config.json')
+    assert config['fit']['optimizer'] == 'sgd' and config['fit']['map_fast'] and all(os.path.isabs(f) for f in config['texts'].split(','))
+    told = json.loads(vrlit('eval', folder / 'run', '--json', cwd=folder.parent)[0])
+    assert told['accuracy'] == pytest.approx(read(folder / 'run' / 'result.json')['last']['test_acc'])
+    out, _ = vrlit('train', 'pile', '--source', 'clip/miniature(size=32)', '--texts', 'templates', '--prompt', 'Watermark(width=4)', *FAST, '--out', 'b', cwd=folder)
+    assert 'miniature: 32 x 32 pixels -> 162 source labels (This is a photo of a bright., ' in out
+
 def test_a_source_with_arguments_and_a_prompt_of_ones_own(folder):
     (folder / 'mine.py').write_text("""
 from vrlit import Watermark
@@ -141,6 +153,9 @@ def test_an_interrupt_before_the_first_epoch_ends_leaves_nothing(folder):
     (['digits', '--mapping', 'ILM(per_target=200)'], 2, 'take a source with more labels'),
     (['digits', '--source', 'resnet81'], 2, 'Nearest:'),
     (['digits', '--weights', 'none.safetensors'], 2, 'there is no file'),
+    (['digits', '--texts', 'a photo of a {}.'], 2, 'only a source such as clip/ViT-B-32 reads texts'),
+    (['digits', '--source', 'clip/miniature', '--texts', 'ensembel'], 2, "--texts: expected a template with a {} for the name, 'ensemble'"),
+    (['digits', '--source', 'clip/ViT-B-32', '--weights', 'openai'], 1, 'cannot be had'),
     (['digits', '--lr', 'fast'], 2, "--lr"),
     (['digits', '--lr', 'patern=.1'], 2, "'patern' is no part of"),
     (['digits', '--milestones', '100,144'], 2, 'milestones: expected shares'),
@@ -171,7 +186,7 @@ def test_every_argument_of_fit_is_an_option():
 
 def test_lists(tmp_path):
     lists = {kind: vrlit('list', kind, cwd=tmp_path)[0] for kind in ('sources', 'tasks', 'prompts', 'mappings')}
-    assert 'embedded' in lists['sources'] and 'torchvision/resnet18' in lists['sources'].splitlines()
+    assert 'embedded' in lists['sources'] and 'clip/ViT-B-32' in lists['sources'].splitlines() and 'torchvision/resnet18' in lists['sources'].splitlines()
     assert re.search(r'^gtsrb +43 German traffic signs', lists['tasks'], re.M)
     assert re.search(r'^Padding\(inner=None\)\n    .*learned frame', lists['prompts'], re.M)
     mappings = {name for name in vr.__all__ if inspect.isclass(c := getattr(vr, name)) and hasattr(c, 'wants')}

@@ -97,3 +97,84 @@ def test_quick_gelu_is_what_the_tag_says(monkeypatch):
     for tag in 'openai', 'laion2b_s34b_b79k':
         with pytest.raises(ConnectionError): vr.load_clip('ViT-B-32', tag)
     assert asked == [True, False]
+
+# ---- attributes, decoupled prompts -----------------------------------------------------------------------------------
+
+def test_attrvr_is_the_published_arithmetic():
+    "`getLogits` of AttrVR, written out: sorted logits of each label's descriptions, the first k averaged, lambda between the kinds"
+    g = torch.Generator().manual_seed(0)
+    K, m, k, balance, B = 7, 20, 3, .3, 11
+    des, dist = torch.randn(B, K, m, generator=g), torch.randn(B, K, m, generator=g)
+    published = balance * des.sort(-1, descending=True)[0][:, :, :k].mean(2) + (1 - balance) * dist.sort(-1, descending=True)[0][:, :, :k].mean(2)
+    torch.testing.assert_close(vr.AttrVR(K * 2 * m, K, k, balance=balance)(torch.stack([des, dist], 2).flatten(1)), published)
+    torch.testing.assert_close(vr.AttrVR(K * m, K, k, kinds=1)(des.flatten(1)), des.topk(k)[0].mean(-1))
+
+@pytest.mark.parametrize('size', [1, 7, 100])
+def test_the_reweighting_matrix_is_the_published_count(size):
+    "`calculate_prm` of DecoupledVP, written out: an entry for each of the k best of the true label's descriptions, rows divided by their sum"
+    g = torch.Generator().manual_seed(1)
+    K, m, k = 5, 6, 3
+    logits, y = torch.randn(60, K * m, generator=g), torch.arange(60) % K
+    prm = torch.zeros(K, K * m)
+    for z, t in zip(logits, y.tolist()):
+        for j in z.view(K, m)[t].topk(k)[1].tolist(): prm[t, t * m + j] += 1
+    mapping = vr.PRM(K * m, K, k)
+    stats = mapping.wants(0)
+    for z, t in zip(logits.split(size), y.split(size)): stats.update(z, t)
+    mapping.update(stats)
+    torch.testing.assert_close(mapping.matrix(), (prm / prm.sum(1, keepdim=True)).T)
+    with pytest.raises(ValueError, match='not among 0..4'): mapping.wants(0).update(logits, y + 1).counts
+
+def test_a_label_without_images_keeps_equal_weights():
+    mapping = vr.PRM(12, 3, 2)
+    with pytest.warns(UserWarning, match='PRM: no training data of target label 1'):
+        mapping.update(mapping.wants(0).update(torch.randn(9, 12), torch.tensor([0, 2, 2] * 3)))
+    assert torch.equal(mapping.matrix()[:, 1], torch.tensor([0., .25, 0.]).repeat_interleave(4))
+
+def test_decoupled_prompts_learn_what_separate_ones_would():
+    "Output and gradients of each pattern are those of V forward passes with masked texts, as in the published code"
+    clip, x = vr.load_clip(size=32), torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    texts, groups = [f'a photo of a {n}.' for n in ('frog', 'truck', 'dog', 'cat', 'ship', 'deer')], [0, 2, 1, 1, 0, 2]
+    source = vr.DecoupledSource(clip, texts, groups)
+    prompt = vr.Decoupled(vr.Padding(source, 24), V=3)
+    for v, p in enumerate(prompt.prompts): p.pattern.data += v
+    loss = lambda z: torch.nn.functional.cross_entropy(z, torch.tensor([0, 1, 2, 3]))
+    z = source(prompt(x))
+    grads = torch.autograd.grad(loss(z), list(prompt.parameters()))
+    masked = sum(clip.model.clip.logit_scale.exp() * clip(p(x)) @ (source.embeddings * (torch.tensor(groups) == v)[:, None]).T for v, p in enumerate(prompt.prompts))
+    torch.testing.assert_close(z, masked, rtol=1e-4, atol=1e-5)
+    for a, b in zip(grads, torch.autograd.grad(loss(masked), list(prompt.parameters()))): torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-7)
+    again = vr.Decoupled(vr.Padding(source, 24), V=3)
+    again.load_state_dict(prompt.state_dict())
+    assert torch.equal(source(again(x)), z) and len(list(prompt.parameters())) == 3
+
+def test_clusters_are_the_same_for_the_same_seed():
+    clip = vr.load_clip(size=32)
+    e = clip.encode([f'{a} {n}' for a in ('small', 'large') for n in ('frog', 'toad', 'newt', 'truck', 'van', 'car')])
+    assert vr.cluster(e, 2) == vr.cluster(e, 2) and {*vr.cluster(e, 3)} == {0, 1, 2} and {*vr.cluster(e, 1)} == {0}
+
+@pytest.mark.parametrize('seed', range(3))
+def test_every_mapping_but_attrvr_folds(seed):
+    from test_mappings import BUILD
+    clip, x = vr.load_clip(size=32), torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
+    source = vr.TextSource(clip, [f'a {a} {n}' for a in ('red', 'blue', 'green') for n in ('frog', 'truck', 'dog', 'cat')])
+    g = torch.Generator().manual_seed(seed)
+    for name, build in BUILD.items():
+        mapping = build(12, 4)
+        if (stats := mapping.wants(0)) is not None: mapping.update(stats.update(torch.randn(40, 12, generator=g), torch.arange(40) % 4))
+        for p in mapping.parameters(): p.data += .1 * torch.randn(p.shape, generator=g)
+        model = vr.Reprogrammed(vr.Watermark(source, 4), source, mapping).eval()
+        with torch.no_grad(): torch.testing.assert_close(vr.fold(model)(x), model(x), rtol=1e-4, atol=1e-4, msg=name)
+    with pytest.raises(ValueError, match='AttrVR is not linear'): vr.fold(vr.Reprogrammed(vr.Watermark(source, 4), source, vr.AttrVR(12, 4, k=2, kinds=1)))
+
+def test_a_choice_is_drawn_for_every_epoch():
+    import matplotlib.pyplot as plt
+    history, texts = vr.PromptHistory(), vr.text_prompts(['a', 'b', 'c'], ['{} 1', '{} 2'])
+    for sequence in [0, 1, 2], [3, 1, 2], [3, 4, 0]:
+        history({}, type('Model', (), dict(mapping=vr.RLM(6, 3, sequence))))
+    assert history.changes == [1, 2]
+    figure = history.show(texts, ['a', 'b', 'c'])
+    drawn = [t.get_text() for t in figure.axes[0].texts]
+    assert drawn == ['0', '0', '0', '1', '0', '0', '1', '1', '0'] # template of each label, epoch by epoch
+    assert [t.get_weight() for t in figure.axes[0].texts][-1] == 'bold' # label c took a's text
+    plt.close('all')

@@ -134,6 +134,7 @@ def test_batches_count_as_one(pairs, size):
 
 BUILD = {'OneToOne': vr.OneToOne, 'RLM': vr.RLM, 'FLM': vr.FLM, 'ILM': vr.ILM, 'OLM': vr.OLM, 'BLM': vr.BLM, 'BLMPlus': vr.BLMPlus, 'Sinkhorn': vr.Sinkhorn, 'FullyMap': vr.FullyMap,
          'SeMap': lambda S, K: vr.SeMap(S, K, (list('abcdefghijkl')[:S], list('abcd')[:K]), lambda names: torch.eye(12)[[ord(n) - 97 for n in names]]),
+         'AttrVR': lambda S, K: vr.AttrVR(S, K, k=S // K, kinds=1), 'PRM': vr.PRM, # with all descriptions of a label in the mean AttrVR is linear
          'Residual': lambda S, K: vr.Residual(vr.BLM(S, K))} # every mapping, from S and K
 
 @settings(max_examples=100, deadline=None)
@@ -172,7 +173,7 @@ def test_what_every_mapping_promises(name, dtype):
     mapping.names = [f's{i}' for i in range(12)], list('abcd')
     assert '>d<' in mapping._repr_html_()
 
-SPECS = dict.fromkeys(BUILD) | {'Residual': 'Residual(BLM(laplace=2.))', 'BLMPlus': 'BLMPlus(topk=2)', 'Sinkhorn': 'Sinkhorn(epsilon=.5)', 'SeMap': 'SeMap(per_target=2)'}
+SPECS = dict.fromkeys(BUILD) | {'Residual': 'Residual(BLM(laplace=2.))', 'BLMPlus': 'BLMPlus(topk=2)', 'Sinkhorn': 'Sinkhorn(epsilon=.5)', 'SeMap': 'SeMap(per_target=2)', 'AttrVR': 'AttrVR(kinds=1, k=2)', 'PRM': 'PRM(k=2)'}
 
 @pytest.mark.parametrize('name', SPECS)
 def test_every_mapping_trains_by_name(name):

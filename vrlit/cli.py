@@ -119,9 +119,10 @@ def _known(kind: str) -> dict[str, type]:
     from torch import nn
     from vrlit._modidx import d
     index: Any = d
-    modules = [importlib.import_module(m) for m in index['syms'] if m.startswith(f'vrlit.{kind}.')]
+    modules = [importlib.import_module(m) for m in index['syms'] if m.startswith((f'vrlit.{kind}.', 'vrlit.clip.'))]
     classes = {k: v for m in modules for k, v in vars(m).items() if inspect.isclass(v) and v.__module__ == m.__name__ and issubclass(v, nn.Module)}
-    return {k: v for k, v in classes.items() if k[0] != '_' and (kind == 'prompts' or hasattr(v, 'wants'))}
+    fits = lambda v: hasattr(v, 'wants') if kind == 'mappings' else '.prompts.' in v.__module__ or hasattr(v, 'recipes')
+    return {k: v for k, v in classes.items() if k[0] != '_' and fits(v)}
 
 def _spec(text: str, option: str, nested: bool = False) -> tuple[str, dict[str, Any], list[str]]:
     "Name and arguments; where they may be nested, also those in front without a name"
@@ -163,7 +164,9 @@ def list_(
 ):
     "List sources, tasks, prompts or mappings."
     with _told():
-        if kind is Kind.sources: found = dict.fromkeys(vr.list_sources(), '')
+        if kind is Kind.sources:
+            from open_clip import list_models
+            found = dict.fromkeys([*vr.list_sources(), 'clip/miniature', *(f'clip/{name}' for name in list_models())], '')
         elif kind is Kind.tasks: found = vr.list_tasks()
         else: found = {k + _arguments(v): (inspect.getdoc(v) or '').split('\n')[0] for k, v in _known(kind.value).items()}
         found = {k: v for k, v in found.items() if fnmatch.fnmatch(k.partition('(')[0], pattern)}
@@ -189,11 +192,29 @@ def _recipe(prompt, name: str | None) -> dict:
     if name not in known: raise ValueError(f'--recipe: {type(prompt).__name__} has {", ".join(known) or "none"}, got {name!r}')
     return known[name]
 
+# %% ../nbs/43_cli.ipynb #ea0b19ee
+def _text_source(name, texts, labels, seed, V=None, m=None, **kwargs):
+    "A CLIP with written labels"
+    if texts is None or '{}' in texts: written = vr.label_texts(labels, *[texts] if texts else [])
+    elif texts == 'ensemble': written = vr.label_texts(labels, vr.ensemble_templates())
+    elif texts == 'templates': written = vr.text_prompts(labels)
+    elif texts.endswith('.json'): written = vr.attribute_texts(*texts.split(','), labels=labels, m=m, seed=seed)
+    else: raise ValueError(f"--texts: expected a template with a {{}} for the name, 'ensemble', 'templates', or .json files of descriptions, got {texts!r}")
+    clip, files = vr.load_clip(name, **kwargs), len(texts.split(',')) if texts else 1
+    if V is None: return vr.TextSource(clip, written, list(labels) if len(written) == len(labels) else None)
+    return vr.DecoupledSource(clip, written, [s * len(labels) * files // len(written) % files for s in range(len(written))] if V == 'files' else V)
+
+def _source(config, task):
+    "The source of a run; of a CLIP, with texts for the task's labels"
+    (name, kwargs, _), texts, weights = _spec(config['source'], '--source'), config.get('texts'), config['weights']
+    if name.startswith('clip/'): return _text_source(name[5:], texts, task.labels, config['seed'], **kwargs, **dict(pretrained=weights) if weights else {})
+    if texts is not None: raise ValueError(f"--texts: only a source such as clip/ViT-B-32 reads texts, got {config['source']!r}")
+    return vr.load_source(name, **kwargs, **dict(weights=weights) if weights is not None else {})
+
 def _build(config: dict) -> tuple:
     "source, task and model of a run"
-    name, kwargs, _ = _spec(config['source'], '--source')
-    if config['weights'] is not None: kwargs['weights'] = config['weights']
-    source, task = vr.load_source(name, **kwargs), vr.load_task(config['task'], **config['data'], seed=config['seed'])
+    task = vr.load_task(config['task'], **config['data'], seed=config['seed'])
+    source = _source(config, task)
     prompt = _part(config['prompt'], 'prompts', source, seed=config['seed'])
     mapping = _part(config['mapping'], 'mappings', source.S, task.K, seed=config['seed'], names=(source.labels, task.labels))
     return source, task, vr.Reprogrammed(prompt, source, mapping)
@@ -241,6 +262,8 @@ def train(
     task: Annotated[str, typer.Argument(help='A target task: a name (`vrlit list tasks`), a folder of class folders, a zip of one, an .npz of arrays, or hf/NAME of a Hugging Face set.')],
     source: Annotated[str, typer.Option(help="A source (`vrlit list sources`), with arguments if it needs some: \"resnet18(size=128)\".")] = 'embedded',
     weights: Annotated[str | None, typer.Option(help='A file of weights, or a tag of the library.', show_default="the library's")] = None,
+    texts: Annotated[str | None, typer.Option(help="What a source such as clip/ViT-B-32 reads: a template with a {} for names; ensemble, 80 templates averaged; "
+                                                   'templates, 81 source labels for each name; or .json files of descriptions, with commas.', show_default='This is a photo of a {}.')] = None,
     prompt: Annotated[str, typer.Option(help='A prompt (`vrlit list prompts`), such as "Padding(inner=32)".')] = 'Padding',
     mapping: Annotated[str, typer.Option(help='A label mapping (`vrlit list mappings`).')] = 'ILM',
     out: Annotated[Path | None, typer.Option(help='The folder to write.', show_default='runs/TASK-PROMPT-MAPPING-SEED')] = None,
@@ -264,7 +287,7 @@ def train(
     milestones: Annotated[Any, typer.Option(parser=_shares, metavar='SHARES', help='Of multistep: where the learning rate falls, as shares of the epochs.')] = '0.5,0.72',
     gamma: Annotated[Any, typer.Option(parser=_parts, metavar='NUMBER', help='Of multistep: what it is multiplied by there.')] = .1,
     shuffle: Annotated[bool, typer.Option(help='A new random order every epoch.')] = True,
-    augment: Annotated[str | None, typer.Option(help="+32: resize to 32 pixels more, crop at random, and mirror half of the images; 224+32: at a size of its own; trivial: TrivialAugment; "
+    augment: Annotated[str | None, typer.Option(help="+32: resize to 32 pixels more, crop at random, and mirror half of the images; 224+32: at a size of its own; trivial; resized-crop; "
                                                     'several with commas.', show_default='none')] = None,
     flip: Annotated[bool | None, typer.Option(help='Whether --augment mirrors.', show_default='as the task says')] = None,
     map_augmented: Annotated[bool, typer.Option(help="Take the mapping's statistics over augmented images, as published code does.")] = False,
@@ -284,7 +307,8 @@ def train(
         here = lambda name: str(Path(name).expanduser().absolute()) if name and Path(name).expanduser().exists() else name
         data = dict(root=here(str(root)), size=size, crop=crop, mode=mode, shots=shots, val=val or None, download=download)
         if columns: data['columns'] = columns.split(',')
-        config = dict(vrlit=vr.__version__, source=source, weights=here(weights), task=here(task), data=data, prompt=prompt, mapping=mapping, seed=seed)
+        texts = texts and ','.join(map(here, texts.split(','))) if (texts or '').endswith('.json') else texts
+        config = dict(vrlit=vr.__version__, source=source, weights=here(weights), texts=texts, task=here(task), data=data, prompt=prompt, mapping=mapping, seed=seed)
         name = lambda text: re.sub(r'\W+', '_', Path(text).stem if os.sep in text else text).strip('_')
         out = out or Path('runs') / '-'.join(map(name, (task, prompt, mapping, str(seed))))
         _check_folder(out, overwrite)

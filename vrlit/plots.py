@@ -19,10 +19,11 @@ from .tasks import Task
 def prompted(
     model: Reprogrammed,
     x: Tensor, # [B, C, ., .], images of the task
-) -> Tensor: # pixels in [0, 1], [B, C, H, H], on the CPU
+) -> Tensor: # pixels in [0, 1], [B, C, H, H], on the CPU; of a decoupled prompt all V side by side, [B, C, H, V * H]
     "`f_in(x)` as an image: the source's normalisation undone, and cut to what a screen can show."
     f = model.source
-    return (model.prompt(x.to(f.mean.device)) * f.std + f.mean).clamp(0, 1).float().cpu()
+    x = (model.prompt(x.to(f.mean.device)) * f.std + f.mean).clamp(0, 1).float().cpu()
+    return x if x.ndim == 4 else torch.cat(x.unbind(1), -1)
 
 # %% ../nbs/52_plots.ipynb #75fee692
 def show(
