@@ -176,6 +176,23 @@ class Broken(ILM):
     _, err = vrlit('train', 'pile', '--mapping', 'mine:Broken', *FAST, cwd=folder, code=1)
     assert 'the loss became nan at epoch 0, step 0; a lower lr may help' in err and not (folder / 'runs').exists()
 
+def test_commands_on_the_pages_are_commands():
+    "Options, names of prompts and mappings, recipes: what a page tells people to run would run"
+    import nbformat, shlex
+    from vrlit.cli import _known, _spec, train
+    cells = [c.source for p in sorted((ROOT / 'nbs').rglob('*.ipynb')) for c in nbformat.read(p, 4).cells if c.cell_type == 'markdown']
+    lines = [line for source in cells for block in re.findall(r'```sh\n(.*?)```', source, re.S) for line in block.replace('\\\n', '').splitlines() if 'vrlit train' in line]
+    options = {f'--{k.replace("_", "-")}' for k in inspect.signature(train).parameters}
+    assert len(lines) > 6
+    for line in lines:
+        args = shlex.split(line[line.index('vrlit train'):].removesuffix('; done'))[2:]
+        given = {a: args[i + 1] for i, a in enumerate(args[:-1]) if a.startswith('--')}
+        assert {a for a in args if a.startswith('--')} <= options, line
+        name, _, inner = _spec(given.get('--prompt', 'Padding'), '--prompt', nested=True)
+        recipes = _known('prompts')[name].recipes
+        assert given.get('--recipe', 'paper-clip') in recipes and all(_spec(i, '--prompt', nested=True)[0] in _known('prompts') for i in inner), line
+        assert _spec(given.get('--mapping', 'ILM'), '--mapping', nested=True)[0] in _known('mappings'), line
+
 def test_every_argument_of_fit_is_an_option():
     from vrlit.cli import train
     options, fit = inspect.signature(train).parameters, inspect.signature(vr.fit).parameters

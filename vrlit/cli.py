@@ -192,29 +192,30 @@ def _recipe(prompt, name: str | None) -> dict:
     if name not in known: raise ValueError(f'--recipe: {type(prompt).__name__} has {", ".join(known) or "none"}, got {name!r}')
     return known[name]
 
-# %% ../nbs/43_cli.ipynb #ea0b19ee
-def _text_source(name, texts, labels, seed, V=None, m=None, **kwargs):
+# %% ../nbs/43_cli.ipynb #92c20f47
+def _text_source(name, texts, labels, seed, device, V=None, m=None, **kwargs):
     "A CLIP with written labels"
+    from vrlit.train import _usable
     if texts is None or '{}' in texts: written = vr.label_texts(labels, *[texts] if texts else [])
     elif texts == 'ensemble': written = vr.label_texts(labels, vr.ensemble_templates())
     elif texts == 'templates': written = vr.text_prompts(labels)
     elif texts.endswith('.json'): written = vr.attribute_texts(*texts.split(','), labels=labels, m=m, seed=seed)
     else: raise ValueError(f"--texts: expected a template with a {{}} for the name, 'ensemble', 'templates', or .json files of descriptions, got {texts!r}")
-    clip, files = vr.load_clip(name, **kwargs), len(texts.split(',')) if texts else 1
+    clip, files = vr.load_clip(name, **kwargs).to(_usable(device)), len(texts.split(',')) if texts else 1
     if V is None: return vr.TextSource(clip, written, list(labels) if len(written) == len(labels) else None)
     return vr.DecoupledSource(clip, written, [s * len(labels) * files // len(written) % files for s in range(len(written))] if V == 'files' else V)
 
-def _source(config, task):
+def _source(config, task, device):
     "The source of a run; of a CLIP, with texts for the task's labels"
     (name, kwargs, _), texts, weights = _spec(config['source'], '--source'), config.get('texts'), config['weights']
-    if name.startswith('clip/'): return _text_source(name[5:], texts, task.labels, config['seed'], **kwargs, **dict(pretrained=weights) if weights else {})
+    if name.startswith('clip/'): return _text_source(name[5:], texts, task.labels, config['seed'], device, **kwargs, **dict(pretrained=weights) if weights else {})
     if texts is not None: raise ValueError(f"--texts: only a source such as clip/ViT-B-32 reads texts, got {config['source']!r}")
     return vr.load_source(name, **kwargs, **dict(weights=weights) if weights is not None else {})
 
-def _build(config: dict) -> tuple:
+def _build(config: dict, device: str | None) -> tuple:
     "source, task and model of a run"
     task = vr.load_task(config['task'], **config['data'], seed=config['seed'])
-    source = _source(config, task)
+    source = _source(config, task, device)
     prompt = _part(config['prompt'], 'prompts', source, seed=config['seed'])
     mapping = _part(config['mapping'], 'mappings', source.S, task.K, seed=config['seed'], names=(source.labels, task.labels))
     return source, task, vr.Reprogrammed(prompt, source, mapping)
@@ -312,7 +313,7 @@ def train(
         name = lambda text: re.sub(r'\W+', '_', Path(text).stem if os.sep in text else text).strip('_')
         out = out or Path('runs') / '-'.join(map(name, (task, prompt, mapping, str(seed))))
         _check_folder(out, overwrite)
-        f_pre, target, model = _build(config)
+        f_pre, target, model = _build(config, device)
         typer.echo(f'{f_pre}\n{target}\n{model}')
         said = {k for k in fits if getattr(ctx.get_parameter_source(k), 'name', '') == 'COMMANDLINE'}
         settings = {k: options[k] for k in fits} | {k: v for k, v in _recipe(model.prompt, recipe).items() if k not in said}
@@ -343,7 +344,7 @@ def eval_(
         except (OSError, ValueError) as e: raise ValueError(f'folder: expected one that `vrlit train` wrote, with a config.json; {folder} cannot be read ({e})') from e
         known = json.loads((folder / 'result.json').read_text(encoding='utf-8'))['task']
         if root is not None: config['data']['root'] = str(root)
-        _, target, model = _build(config | {k: v for k, v in dict(task=task, weights=weights).items() if v is not None})
+        _, target, model = _build(config | {k: v for k, v in dict(task=task, weights=weights).items() if v is not None}, device)
         model.load_adapter(read_weights(folder / 'adapter.safetensors')).to(_usable(device))
         if split not in target.splits: raise ValueError(f'--split: expected one of {", ".join(target.splits)}, got {split!r}')
         now, then = target.record()['splits'][split], known['splits'].get(split)

@@ -80,6 +80,24 @@ def run(rows, photographs, kind, task, name, seed, choice):
                       **{k: round(getattr(result, k)['test_acc'], 4) for k in ('selected', 'last', 'test_best')},
                       remapped=round(sum(r['remapped'] for r in result.log[1:]) / target.K / max(len(result.log) - 1, 1), 4), seconds=round(sum(r['seconds'] for r in result.log), 1))
 
+def choices(photographs):
+    "The text that each target label of the photographs chooses before any training, by seed"
+    clip, rows = vr.load_clip(), []
+    for seed in range(3):
+        target = load('cifar10', photographs, seed)
+        source = templates(clip, target)
+        model = vr.Reprogrammed(vr.Watermark(source), source, vr.ILM(source.S, target.K))
+        vr.update_mapping(model, target.train)
+        rows += [dict(seed=seed, label=label, text=text) for label, (text,) in zip(target.labels, vr.mapped_names(model.mapping, source.labels, 1))]
+    write(FILE.with_name('clip_choices.csv'), rows, rows[0])
+
+def write(file, rows, columns):
+    tmp = file.with_suffix('.tmp')
+    with tmp.open('w', newline='') as f:
+        writer = csv.DictWriter(f, columns, lineterminator='\n')
+        writer.writeheader(); writer.writerows(rows)
+    os.replace(tmp, file)
+
 COLUMNS = 'kind task method seed choice texts lr trained train val selected last test_best remapped seconds'.split()
 
 def main(photographs=None):
@@ -90,10 +108,7 @@ def main(photographs=None):
         if key(dict(zip(COLUMNS, what))) in done: continue
         rows.append(run(rows, photographs, *what))
         print(*rows[-1].values(), flush=True)
-        tmp = FILE.with_suffix('.tmp')
-        with tmp.open('w', newline='') as f:
-            writer = csv.DictWriter(f, COLUMNS, lineterminator='\n')
-            writer.writeheader(); writer.writerows(rows)
-        os.replace(tmp, FILE)
+        write(FILE, rows, COLUMNS)
+    if photographs: choices(photographs)
 
 if __name__ == '__main__': main(*sys.argv[1:])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEMPLATE', 'CLIP', 'TextSource', 'ensemble_templates', 'label_texts', 'load_clip', 'fold']
 
-# %% ../../nbs/30_clip.ipynb #d06b978f
+# %% ../../nbs/30_clip.ipynb #f3c940f5
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from ..mappings.one_to_one import OneToOne
 from ..mappings.semantic import _create
 from ..reprogram import Reprogrammed
 from ..sources import Source
+from ..tasks import _tqdm
 
-# %% ../../nbs/30_clip.ipynb #54a7e8ba
+# %% ../../nbs/30_clip.ipynb #16b44dca
 class _Towers(nn.Module):
     "Both towers; called with images, it is the image side"
     def __init__(self, clip):
@@ -59,15 +60,16 @@ class CLIP(Source):
 
     @torch.no_grad()
     def encode(self,
-        texts: list[str],
+        texts: str | list[str],
         batch_size: int = 256, # how many go through the tower at a time
     ) -> Tensor: # [n, D], each of length 1, on the model's device
         "The text side. It is an encoder for `SeMap`, too."
+        texts = [texts] if isinstance(texts, str) else texts
         encoded = [F.normalize(self.model.clip.encode_text(self.tokens(texts[i:i + batch_size]).to(self.mean.device)), dim=-1)
                    for i in range(0, len(texts), batch_size)]
         return torch.cat(encoded)
 
-# %% ../../nbs/30_clip.ipynb #fc1451ef
+# %% ../../nbs/30_clip.ipynb #61dc4ec8
 class _Similarity(nn.Module):
     "Images -> logits over texts"
     text: Tensor # [S, D]
@@ -91,7 +93,7 @@ class TextSource(Source):
         labels: list[str] | None = None, # S names; None: the first text of each
         batch_size: int = 256, # how many go through the text tower at a time
     ):
-        self.texts = [[t] if isinstance(t, str) else list(t) for t in texts]
+        self.texts = [] if isinstance(texts, str) else [[t] if isinstance(t, str) else list(t) for t in texts]
         if not self.texts or not all(self.texts): raise ValueError(f'texts: expected at least one text for each of at least one source label, got {texts!r:.80}')
         known: Any = {k: getattr(clip, k).flatten().tolist() for k in ('mean', 'std')}
         labels = labels or [t[0] for t in self.texts]
@@ -108,7 +110,7 @@ def _mean_embeddings(clip, texts, batch_size):
     "Of S lists of texts, [S, D]: as many texts at a time as a batch holds, whatever label they belong to"
     flat, owner = [t for ts in texts for t in ts], torch.tensor([s for s, ts in enumerate(texts) for _ in ts], device=clip.mean.device)
     sums = 0
-    for i in range(0, len(flat), batch_size):
+    for i in _tqdm(range(0, len(flat), batch_size), desc='texts', disable=len(flat) <= 1000):
         e = clip.encode(flat[i:i + batch_size], batch_size)
         sums = (sums if i else e.new_zeros(len(texts), e.shape[1])).index_add_(0, owner[i:i + batch_size], e)
     return F.normalize(sums, dim=-1)
