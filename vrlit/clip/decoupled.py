@@ -17,7 +17,7 @@ from ..mappings.counts import LabelCounts
 from ..prompts.padding import Padding
 from ..reprogram import mapping_table
 
-# %% ../../nbs/33_decoupled.ipynb #9f65e9c8
+# %% ../../nbs/33_decoupled.ipynb #faef4efb
 class TopCounts(LabelCounts):
     "`n_st`, how often source label s, of the S / K that belong to target label t, was among the k largest of these for images of t."
     def __init__(self,
@@ -33,6 +33,7 @@ class TopCounts(LabelCounts):
         s = own.topk(self.k, dim=1)[1] + (y.clamp(max=self.K - 1) * own.shape[1])[:, None]                    # [B, k]
         self._table.index_put_((s, y[:, None].expand_as(s)), torch.ones_like(s), accumulate=True)
 
+# %% ../../nbs/33_decoupled.ipynb #ad223e2b
 class PRM(nn.Module):
     """`omega`, the probabilistic reweighting matrix of DVP: counts of the k best descriptions, each column divided by its sum (`calculate_prm` of DecoupledVP).
 
@@ -90,7 +91,7 @@ def cluster(
     if not 1 <= V <= len(embeddings): raise ValueError(f'V: expected 1 to {len(embeddings)} groups, as many as there are texts at most, got {V}')
     return KMeans(V, random_state=seed, n_init=10).fit_predict(embeddings.cpu().numpy()).tolist()
 
-# %% ../../nbs/33_decoupled.ipynb #17669753
+# %% ../../nbs/33_decoupled.ipynb #924fdca6
 class Decoupled(nn.Module):
     "V prompts of a kind, each learned for its own group of texts (Cai et al., DVP, ICML 2025). `Decoupled(Padding(inner=192), V=3)` on the command line."
     recipes = {k: v | dict(map_fast=True) for k, v in Padding.recipes.items() if k.endswith('clip')} # the matrix is counted in the training pass, as published
@@ -112,6 +113,7 @@ class Decoupled(nn.Module):
         "V prompted images for each image."
         return torch.stack([prompt(x) for prompt in self.prompts], 1)
 
+# %% ../../nbs/33_decoupled.ipynb #8801196b
 class DecoupledSource(TextSource):
     """A `TextSource` that compares each text with the image under its own group's pattern.
 

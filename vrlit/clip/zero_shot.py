@@ -20,7 +20,7 @@ from ..reprogram import Reprogrammed
 from ..sources import Source
 from ..tasks import _tqdm
 
-# %% ../../nbs/30_clip.ipynb #16b44dca
+# %% ../../nbs/30_clip.ipynb #8d13590f
 class _Towers(nn.Module):
     "Both towers; called with images, it is the image side"
     def __init__(self, clip):
@@ -28,6 +28,7 @@ class _Towers(nn.Module):
         self.clip = clip
     def forward(self, x): return F.normalize(self.clip.encode_image(x), dim=-1)
 
+# %% ../../nbs/30_clip.ipynb #2d20c0d5
 class CLIP(Source):
     """Two frozen towers that meet in one space (Radford et al., ICML 2021). As a source it is the image side: images [B, C, H, H] -> embeddings [B, D] of length 1.
 
@@ -69,7 +70,7 @@ class CLIP(Source):
                    for i in range(0, len(texts), batch_size)]
         return torch.cat(encoded)
 
-# %% ../../nbs/30_clip.ipynb #61dc4ec8
+# %% ../../nbs/30_clip.ipynb #ffb1fe5a
 class _Similarity(nn.Module):
     "Images -> logits over texts"
     text: Tensor # [S, D]
@@ -80,6 +81,7 @@ class _Similarity(nn.Module):
         self.register_buffer('text', text, persistent=False)
     def forward(self, x): return self.towers.clip.logit_scale.exp() * self.towers(x) @ self.text.T
 
+# %% ../../nbs/30_clip.ipynb #5c9ce516
 class TextSource(Source):
     """A source whose labels are texts: `exp(logit_scale) * u(x) . v(t)` (Radford et al., ICML 2021, figure 3).
 
@@ -105,6 +107,7 @@ class TextSource(Source):
         "Of the texts."
         return self.model.text
 
+# %% ../../nbs/30_clip.ipynb #cafcdeaf
 @torch.no_grad()
 def _mean_embeddings(clip, texts, batch_size):
     "Of S lists of texts, [S, D]: as many texts at a time as a batch holds, whatever label they belong to"
