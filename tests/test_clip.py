@@ -178,3 +178,84 @@ def test_a_choice_is_drawn_for_every_epoch():
     assert drawn == ['0', '0', '0', '1', '0', '0', '1', '1', '0'] # template of each label, epoch by epoch
     assert [t.get_weight() for t in figure.axes[0].texts][-1] == 'bold' # label c took a's text
     plt.close('all')
+
+# ---- whole trainings, beside the published loops written out -----------------------------------------------------------
+
+def reference(clip, x, y, K, E, lr, batch, text, logits_of, remap, frame):
+    "The published loop: SGD, momentum 0.9, a cosine stepped per batch; a pattern for each of V; losses of all steps"
+    import torch.nn.functional as F
+    V, size = len(text), clip.size
+    patterns = [torch.zeros(3, size, size, requires_grad=True) for _ in range(V)]
+    opts = [torch.optim.SGD([p], lr=lr, momentum=.9) for p in patterns]
+    batches = list(zip(x.split(batch), y.split(batch)))
+    scheds = [torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=E * len(batches)) for o in opts]
+    mean, std, pad = clip.mean, clip.std, (size - frame) // 2
+    mask = torch.ones(3, size, size)
+    mask[:, pad:size - pad, pad:size - pad] = 0
+    def network(images, p):
+        if images.shape[-1] == size: z = (images - mean) / std + p * mask                                # ILM-VP: a border, after normalisation
+        else: z = (F.pad(images, [pad] * 4) + p.sigmoid() * mask - mean) / std                            # AttrVR: a frame, before it
+        e = clip.model.clip.encode_image(z)
+        return clip.model.clip.logit_scale.exp() * (e / e.norm(dim=-1, keepdim=True))
+    score = lambda images: sum(network(images, p) @ t.T for p, t in zip(patterns, text))
+    losses = []
+    for epoch in range(E):
+        state = remap(epoch, lambda: torch.cat([score(a).detach() for a, _ in batches]))
+        seen = []
+        for a, b in batches:
+            fx = score(a)
+            seen.append(fx.detach())
+            loss = F.cross_entropy(logits_of(fx, state), b)
+            for o in opts: o.zero_grad()
+            loss.backward()
+            for o in opts: o.step()
+            for s in scheds: s.step()
+            losses.append(loss.item())
+        remap(None, torch.cat(seen)) # what the training pass gave, for DVP
+    return losses
+
+@pytest.mark.parametrize('method', ['VP', 'TP + VP', 'AttrVR', 'DVP'])
+def test_a_training_is_the_published_one(method):
+    from test_mappings import literal
+    clip, K, m, k, E, lr = small('ViT'), 4, 5, 2, 3, 40.
+    clip.model.clip.logit_scale.data.fill_(4.6052)
+    g = torch.Generator().manual_seed(0)
+    side = 32 if 'TP' in method or method == 'VP' else 24
+    x, y = torch.rand(24, 3, side, side, generator=g), torch.randint(0, K, (24,), generator=g)
+    names = NAMES[:K]
+    about = {n: [f'a photo of a {a} {n} that is {a}' for a in ('red', 'green', 'small', 'large', 'wooden')] for n in names}
+    if method in ('VP', 'TP + VP'):
+        source = vr.TextSource(clip, vr.text_prompts(names, ['a {}', 'no {}', 'the {}'] if 'TP' in method else ['a {}']))
+        prompt, mapping, more = vr.Watermark(source, 4), vr.ILM(source.S, K) if 'TP' in method else vr.OneToOne(K, K), {}
+        def remap(epoch, logits):
+            if epoch is None: return
+            if method == 'VP': return range(K)
+            counts = torch.zeros(source.S, K, dtype=torch.int64)
+            for s, t in zip(logits().argmax(1), y): counts[s, t] += 1
+            return [s for s, in literal(counts, 1)]
+        text, logits_of = [source.embeddings], lambda fx, state: fx[:, list(state)]
+    elif method == 'AttrVR':
+        dist = {n: [t.replace('that', 'which') for t in ts] for n, ts in about.items()}
+        source = vr.TextSource(clip, vr.attribute_texts(about, dist, labels=names))
+        prompt, mapping, more, remap = vr.Padding(source, 24), vr.AttrVR(source.S, K, k, balance=.4), {}, lambda *_: None
+        def logits_of(fx, _):
+            z = fx.view(-1, K, 2, m).sort(-1, descending=True)[0][..., :k].mean(-1)
+            return .4 * z[..., 0] + .6 * z[..., 1]
+        text = [source.embeddings]
+    else:
+        groups = [i % 2 for i in range(K * m)]
+        source = vr.DecoupledSource(clip, vr.attribute_texts(about, labels=names), groups)
+        prompt, mapping, more = vr.Decoupled(vr.Padding(source, 24), V=2), vr.PRM(source.S, K, k), dict(map_fast=True)
+        text = [source.embeddings * (torch.tensor(groups) == v)[:, None] for v in range(2)]
+        logits_of, prm = lambda fx, state: fx @ state, []
+        def remap(epoch, logits):
+            if epoch: return prm[-1]
+            w = torch.zeros(K * m, K)
+            for z, t in zip(logits() if epoch == 0 else logits, y.tolist()): w[z.view(K, m)[t].topk(k)[1] + t * m, t] += 1
+            prm.append(w / w.sum(0))
+            return prm[-1]
+    theirs = reference(clip, x, y, K, E, lr, 8, text, logits_of, remap, 24)
+    task = vr.make_task('t', (x, y), (x, y), names, val=None)
+    ours = vr.fit(vr.Reprogrammed(prompt, source, mapping), task, epochs=E, batch_size=8, optimizer='sgd', lr=lr, momentum=.9, schedule='cosine', shuffle=False,
+                  device='cpu', progress=False, **more).losses
+    assert ours == pytest.approx(theirs, rel=2e-4) and abs(ours[-1] - ours[0]) > .01
