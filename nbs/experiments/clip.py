@@ -6,8 +6,10 @@ makes the rows that are missing, and may be stopped and started again; 73_clip.i
 class; without it there are digits alone. 16 training images per label, drawn by the seed. First each method's learning rate is chosen: half as many epochs, one seed, the best of
 four on the validation images.
 """
-import csv, os, sys
+import sys
 from pathlib import Path
+
+from rows import make, write
 
 import vrlit as vr
 from vrlit.tasks import make_task
@@ -89,26 +91,12 @@ def choices(photographs):
         model = vr.Reprogrammed(vr.Watermark(source), source, vr.ILM(source.S, target.K))
         vr.update_mapping(model, target.train)
         rows += [dict(seed=seed, label=label, text=text) for label, (text,) in zip(target.labels, vr.mapped_names(model.mapping, source.labels, 1))]
-    write(FILE.with_name('clip_choices.csv'), rows, rows[0])
-
-def write(file, rows, columns):
-    tmp = file.with_suffix('.tmp')
-    with tmp.open('w', newline='') as f:
-        writer = csv.DictWriter(f, columns, lineterminator='\n')
-        writer.writeheader(); writer.writerows(rows)
-    os.replace(tmp, file)
+    write(FILE.with_name('clip_choices.csv'), rows, list(rows[0]))
 
 COLUMNS = 'kind task method seed choice texts lr trained train val selected last test_best remapped seconds'.split()
 
 def main(photographs=None):
-    rows = list(csv.DictReader(FILE.open())) if FILE.exists() else []
-    key = lambda row: tuple(str('' if row[k] is None else row[k]) for k in COLUMNS[:5])
-    done = {key(r) for r in rows}
-    for what in wanted(photographs):
-        if key(dict(zip(COLUMNS, what))) in done: continue
-        rows.append(run(rows, photographs, *what))
-        print(*rows[-1].values(), flush=True)
-        write(FILE, rows, COLUMNS)
+    make(FILE, COLUMNS, wanted(photographs), lambda rows, *what: run(rows, photographs, *what))
     if photographs: choices(photographs)
 
 if __name__ == '__main__': main(*sys.argv[1:])

@@ -6,8 +6,10 @@ makes the rows that are missing, and may be stopped and started again; 71_mappin
 images per class, for the rows on photographs; without it they are left out. First each mapping's learning rate is chosen: half as many epochs, one seed, the best of three on
 the validation images of digits; for photographs on theirs, with FLM for all.
 """
-import csv, os, sys, warnings
+import sys, warnings
 from pathlib import Path
+
+from rows import make, write
 
 import vrlit as vr
 from vrlit.tasks import make_task
@@ -82,27 +84,14 @@ def count(photographs):
     source, target = vr.load_source(), load('cifar10', photographs)
     n = vr.label_counts(vr.Reprogrammed(vr.Watermark(source), source, vr.FLM(source.S, target.K)), target.train)
     s, t = n.nonzero().T.tolist()
-    write(FILE.with_name('mappings_counts.csv'), [dict(s=i, source=source.labels[i], t=j, target=target.labels[j], n=int(n[i, j])) for i, j in zip(s, t)])
-
-def write(file, rows, columns=None):
-    tmp = file.with_suffix('.tmp')
-    with tmp.open('w', newline='') as f:
-        writer = csv.DictWriter(f, columns or rows[0], lineterminator='\n')
-        writer.writeheader(); writer.writerows(rows)
-    os.replace(tmp, file)
+    rows = [dict(s=i, source=source.labels[i], t=j, target=target.labels[j], n=int(n[i, j])) for i, j in zip(s, t)]
+    write(FILE.with_name('mappings_counts.csv'), rows, list(rows[0]))
 
 COLUMNS = 'kind task mapping seed choice lr trained train val selected last test_best remapped seconds'.split()
 
 def main(photographs=None):
     warnings.filterwarnings('ignore', message='.*source label has anything in common')
-    rows = list(csv.DictReader(FILE.open())) if FILE.exists() else []
-    key = lambda row: tuple(str('' if row[k] is None else row[k]) for k in COLUMNS[:5])
-    done = {key(r) for r in rows}
-    for what in wanted(photographs):
-        if key(dict(zip(COLUMNS, what))) in done: continue
-        rows.append(run(rows, photographs, *what))
-        print(*rows[-1].values(), flush=True)
-        write(FILE, rows, COLUMNS)
+    make(FILE, COLUMNS, wanted(photographs), lambda rows, *what: run(rows, photographs, *what))
     if photographs: count(photographs)
 
 if __name__ == '__main__': main(*sys.argv[1:])

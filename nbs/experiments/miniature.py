@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from rows import write
 from safetensors.torch import save_file
 
 import vrlit as vr
@@ -65,8 +66,5 @@ for what, some in dict(trained=known, held_out=torch.tensor(held, dtype=torch.in
 print(row)
 file = Path(__file__).with_suffix('.csv')
 rows = list(csv.DictReader(file.open())) if file.exists() else []
-with file.open('w', newline='') as f:
-    columns = ['seed', 'steps', 'seconds', *(f'{what}{end}' for what in ('trained', 'held_out') for end in ('', '_first', '_ten', '_median'))]
-    writer = csv.DictWriter(f, columns, lineterminator='\n')
-    writer.writeheader(); writer.writerows([*rows, row])
+write(file, [*rows, row], ['seed', 'steps', 'seconds', *(f'{what}{end}' for what in ('trained', 'held_out') for end in ('', '_first', '_ten', '_median'))])
 if args.out: save_file({k: v.half().contiguous() for k, v in tower.state_dict().items()}, args.out)

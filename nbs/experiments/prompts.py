@@ -4,10 +4,11 @@
 
 makes the rows that are missing, and may be stopped and started again. 70_prompts.ipynb and the page on SMM read them.
 """
-import copy, csv, os
+import copy
 from pathlib import Path
 
 import torch
+from rows import make
 
 import vrlit as vr
 from vrlit.recipes import CLEAN, PAPER
@@ -56,7 +57,7 @@ def wanted():
         yield from (('digits', 'random', p, seed) for p in ('full', 'SMM'))
         yield from (('digits', 'embedded', p, seed) for p in RECIPES)
 
-def run(task, source, prompt, seed):
+def run(_, task, source, prompt, seed):
     f_pre, target = vr.load_source(), vr.load_task(task)
     if source == 'random': f_pre = random_source(f_pre, target.train.x, seed)
     build, arguments = (TABLE | PATCHES | RECIPES)[prompt]
@@ -66,17 +67,6 @@ def run(task, source, prompt, seed):
                 train=round(result.last['train_acc'], 4), seconds=round(sum(r['seconds'] for r in result.log), 1),
                 **{k: round(getattr(result, k)['test_acc'], 4) for k in ('selected', 'last', 'test_best')})
 
-def main():
-    rows = list(csv.DictReader(FILE.open())) if FILE.exists() else []
-    done = {(r['task'], r['source'], r['prompt'], int(r['seed'])) for r in rows}
-    for what in wanted():
-        if what in done: continue
-        rows.append(run(*what))
-        print(*rows[-1].values(), flush=True)
-        tmp = FILE.with_suffix('.tmp')
-        with tmp.open('w', newline='') as f:
-            writer = csv.DictWriter(f, rows[0], lineterminator='\n')
-            writer.writeheader(); writer.writerows(rows)
-        os.replace(tmp, FILE)
+COLUMNS = 'task source prompt seed epochs trained train seconds selected last test_best'.split()
 
-if __name__ == '__main__': main()
+if __name__ == '__main__': make(FILE, COLUMNS, wanted(), run)

@@ -5,17 +5,16 @@
 # %% auto #0
 __all__ = ['TopCounts', 'PRM', 'cluster', 'Decoupled', 'DecoupledSource']
 
-# %% ../../nbs/33_decoupled.ipynb #60a00b72
+# %% ../../nbs/33_decoupled.ipynb #85781f10
 import copy
-import warnings
 
 import torch
 from torch import Tensor, nn
 
 from .zero_shot import CLIP, TextSource
+from ..mappings.bayesian import BLM
 from ..mappings.counts import LabelCounts
 from ..prompts.padding import Padding
-from ..reprogram import mapping_table
 
 # %% ../../nbs/33_decoupled.ipynb #faef4efb
 class TopCounts(LabelCounts):
@@ -33,50 +32,35 @@ class TopCounts(LabelCounts):
         s = own.topk(self.k, dim=1)[1] + (y.clamp(max=self.K - 1) * own.shape[1])[:, None]                    # [B, k]
         self._table.index_put_((s, y[:, None].expand_as(s)), torch.ones_like(s), accumulate=True)
 
-# %% ../../nbs/33_decoupled.ipynb #ad223e2b
-class PRM(nn.Module):
+# %% ../../nbs/33_decoupled.ipynb #e6e52913
+class PRM(BLM):
     """`omega`, the probabilistic reweighting matrix of DVP: counts of the k best descriptions, each column divided by its sum (`calculate_prm` of DecoupledVP).
 
     Before any counts, and for a label without training images, all of a label's descriptions weigh the same. `ValueError` if S is not K * m, with m of at least k."""
-    names: tuple[list[str], list[str]] | None = None # of source and target labels, for the table; `fit` fills them in
-    omega: Tensor # [S, K]
-    _repr_html_ = mapping_table
+    stand_in = 'its descriptions weigh the same'
 
     def __init__(self,
         S: int, # number of source labels: K * m, label by label
         K: int, # number of target labels
         k: int = 3, # how many of a label's descriptions count for an image
     ):
-        super().__init__()
         if S % K: raise ValueError(f'mapping: expected as many source labels for each of {K} target labels, got S={S}')
         if not 1 <= k <= S // K: raise ValueError(f'k: expected 1 to {S // K}, the descriptions that a label has, got {k}')
-        self.S, self.K, self.k = S, K, k
-        self.register_buffer('omega', torch.eye(K).repeat_interleave(S // K, 0) * K / S)
+        super().__init__(S, K)
+        self.k = k
+        self.omega.copy_(self.weights(torch.zeros(S, K)))
 
     def wants(self, epoch: int) -> TopCounts:
         "Counts before every epoch."
         return TopCounts(self.S, self.K, self.k)
 
-    def update(self,
-        stats: TopCounts, # of the training data
-    ) -> None:
-        "The shares of these counts. A target label without training data warns, and weighs its descriptions the same."
-        n = stats.counts.double()
-        if unseen := (n.sum(0) == 0).nonzero().flatten().tolist():
-            warnings.warn(f'PRM: no training data of target label {", ".join(map(str, unseen))}; its descriptions weigh the same', stacklevel=2)
+    def weights(self,
+        counts: Tensor, # n_st, [S, K]
+    ) -> Tensor: # omega, [S, K]
+        "Their shares in each column."
+        n = counts.double()
         same = torch.eye(self.K, dtype=n.dtype, device=n.device).repeat_interleave(self.S // self.K, 0) * self.K / self.S
-        self.omega.copy_(torch.where(n.sum(0) > 0, n / n.sum(0).clamp(min=1), same))
-
-    def forward(self,
-        logits: Tensor, # of the source, [B, S]
-    ) -> Tensor: # [B, K]
-        "Logits of the target labels."
-        if logits.shape[-1] != self.S: raise ValueError(f'logits: expected [B, {self.S}], got {list(logits.shape)}')
-        return logits @ self.omega.to(logits.dtype)
-
-    def matrix(self) -> Tensor: # [S, K]
-        "The weight of every source label in every target label; `logits @ matrix()` is `forward`."
-        return self.omega
+        return torch.where(n.sum(0) > 0, n / n.sum(0).clamp(min=1), same)
 
     def extra_repr(self) -> str: return f'S={self.S}, K={self.K}, k={self.k}'
 

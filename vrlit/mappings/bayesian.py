@@ -36,6 +36,7 @@ class BLM(nn.Module):
     `ValueError` for a negative lambda."""
     names: tuple[list[str], list[str]] | None = None # of source and target labels, for the table; `fit` fills them in
     omega: Tensor # [S, K]
+    stand_in = 'the average of all source labels stands in' # where there is no training data
     _repr_html_ = mapping_table
 
     def __init__(self,
@@ -57,8 +58,7 @@ class BLM(nn.Module):
     ) -> None:
         "The weights from these counts. A target label without training data warns, and averages all source labels."
         if unseen := (stats.counts.sum(0) == 0).nonzero().flatten().tolist():
-            warnings.warn(f'{type(self).__name__}: no training data of target label {", ".join(map(str, unseen))}; '
-                          'the average of all source labels stands in', stacklevel=2)
+            warnings.warn(f'{type(self).__name__}: no training data of target label {", ".join(map(str, unseen))}; {self.stand_in}', stacklevel=2)
         self.omega.copy_(self.weights(stats.counts))
 
     def weights(self,
