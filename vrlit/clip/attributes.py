@@ -66,7 +66,7 @@ def _of_labels(kind, labels, shortest):
         if not found[-1]: raise ValueError(f'{where}: no description of {label!r} has at least {shortest} characters, got {texts!r:.100}')
     return found
 
-# %% ../../nbs/32_attributes.ipynb #e2e15606
+# %% ../../nbs/32_attributes.ipynb #b04be018
 class AttrVR(nn.Module):
     """`y_t`: the mean of the k largest logits among a label's descriptions of each kind, weighed with lambda (Cai et al., ICLR 2025, `getLogits` of AttrVR).
 
@@ -97,7 +97,7 @@ class AttrVR(nn.Module):
     ) -> Tensor: # [B, K]
         "Logits of the target labels."
         if logits.shape[-1] != self.S: raise ValueError(f'logits: expected [B, {self.S}], got {list(logits.shape)}')
-        z = logits.view(len(logits), self.K, self.kinds, -1)         # [B, K, kinds, m]
+        z = logits.unflatten(1, (self.K, self.kinds, -1))            # [B, K, kinds, m]
         return z.topk(self.k, dim=-1)[0].mean(-1) @ self.weight.to(z.dtype)
 
     def matrix(self) -> Tensor: # [S, K]

@@ -16,7 +16,7 @@ from ..mappings.bayesian import BLM
 from ..mappings.counts import LabelCounts
 from ..prompts.padding import Padding
 
-# %% ../../nbs/33_decoupled.ipynb #faef4efb
+# %% ../../nbs/33_decoupled.ipynb #877b420c
 class TopCounts(LabelCounts):
     "`n_st`, how often source label s, of the S / K that belong to target label t, was among the k largest of these for images of t."
     def __init__(self,
@@ -28,7 +28,7 @@ class TopCounts(LabelCounts):
         self.k = k
 
     def _count(self, logits, y):
-        own = logits.view(len(y), self.K, -1)[torch.arange(len(y), device=y.device), y.clamp(max=self.K - 1)]  # [B, m]
+        own = logits.unflatten(1, (self.K, -1))[torch.arange(len(y), device=y.device), y.clamp(max=self.K - 1)]  # [B, m]
         s = own.topk(self.k, dim=1)[1] + (y.clamp(max=self.K - 1) * own.shape[1])[:, None]                    # [B, k]
         self._table.index_put_((s, y[:, None].expand_as(s)), torch.ones_like(s), accumulate=True)
 

@@ -20,7 +20,7 @@ def text_prompts(
     rows = label_texts(labels, templates or [TEMPLATE, *ensemble_templates()])
     return [text for row in zip(*rows) for text in row]
 
-# %% ../../nbs/31_text_prompt_selection.ipynb #abd930b5
+# %% ../../nbs/31_text_prompt_selection.ipynb #16060ab1
 class PromptHistory:
     "The source label that weighs most for each target label, after every epoch: `fit(..., callback=PromptHistory())`."
     def __init__(self) -> None:
@@ -40,6 +40,7 @@ class PromptHistory:
     ):
         "Draws the template that each target label chose, epoch by epoch; in bold where the text has another label's name. Returns the figure."
         import matplotlib.pyplot as plt
+        if not self.choices: raise ValueError('choices: there are none yet; give this to fit as callback')
         return _show(plt, torch.stack(self.choices), texts, labels, epochs)
 
 def _show(plt, choices, texts, labels, epochs):
