@@ -56,7 +56,7 @@ def test_wheel_works_without_the_repo(checkout, python, tmp_path):
     wheel, = (tmp_path / 'dist').glob('*.whl')
     with zipfile.ZipFile(wheel) as z:
         names, meta = z.namelist(), Parser().parsestr(z.read(f'vrlit-{settings["version"]}.dist-info/METADATA').decode())
-    assert {'vrlit/py.typed', 'vrlit/__init__.pyi', 'vrlit/_modidx.py', 'vrlit/data/embedded.safetensors'} <= {*names}
+    assert {'vrlit/py.typed', 'vrlit/__init__.pyi', 'vrlit/_modidx.py', *(f'vrlit/data/{p.name}' for p in (ROOT / 'vrlit' / 'data').iterdir())} <= {*names}
     assert {n.split('/')[0] for n in names} == {'vrlit', f'vrlit-{settings["version"]}.dist-info'}
     assert not [n for n in names if n.endswith('.ipynb') or 'test' in n]
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / 'vrlit').rglob('*.py')}
