@@ -140,12 +140,12 @@ def label_texts(
     if twice := sorted({n for n in names if names.count(n) > 1}): raise ValueError(f'labels: expected different names, got {twice} more than once')
     return [[t.replace('{}', name) for t in templates] for name in names]
 
-# %% ../../nbs/30_clip.ipynb #5e3e2b3a
+# %% ../../nbs/30_clip.ipynb #2893e7a6
 def load_clip(
     architecture: str = 'miniature', # of open_clip, such as 'ViT-B-32'; 'miniature' is always there
     pretrained: str | Path | None = None, # a tag, such as 'openai', or a file of weights; None: random weights (the miniature has its own)
     *,
-    size: int | None = None, # of the miniature's input; None: 96
+    size: int | None = None, # side of the input; None: as it was trained, and 96 for the miniature
     **kwargs, # to open_clip's create_model
 ) -> CLIP:
     """A frozen vision-language model.
@@ -157,8 +157,9 @@ def load_clip(
         return CLIP(Miniature(), HashedPieces(), size=size or 96, mean=.5, std=.5, name=architecture, preprocessing=dict(size=size or 96))
     from open_clip import get_model_preprocess_cfg
     if size: kwargs['force_image_size'] = size
-    if pretrained and '.' in Path(pretrained).name and not Path(pretrained).expanduser().is_file(): raise FileNotFoundError(f'pretrained: there is no file {pretrained}')
-    pretrained = str(Path(pretrained).expanduser()) if pretrained and '.' in Path(pretrained).name else pretrained
+    if pretrained and Path(pretrained).suffix in ('.safetensors', '.pt', '.pth', '.bin'):
+        if not (file := Path(pretrained).expanduser()).is_file(): raise FileNotFoundError(f'pretrained: there is no file {pretrained}')
+        pretrained = str(file)
     model, tokenizer = _create(architecture, pretrained, **kwargs)
     config = get_model_preprocess_cfg(model)
     sides = {*torch.as_tensor(config['size']).flatten().tolist()}
