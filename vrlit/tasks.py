@@ -451,12 +451,15 @@ class TrivialAugment:
     ) -> Tensor: # [B, C, H, W], same dtype
         "An augmented batch."
         from torchvision.transforms.v2 import TrivialAugmentWide
-        change = TrivialAugmentWide()
-        with torch.random.fork_rng([]):
-            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            return torch.stack([change(image) for image in x])
+        return _each(TrivialAugmentWide(), x, generator)
 
-# %% ../nbs/02_tasks.ipynb #3c79d74f
+def _each(change, x, generator):
+    "torchvision's random change of each image, drawn from `generator`; the global one is put back"
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        return torch.stack([change(image) for image in x])
+
+# %% ../nbs/02_tasks.ipynb #53a37e7e
 @dataclass
 class ResizedCrop:
     "A random part of each image of a batch, resized, mirrored or not: torchvision's `RandomResizedCrop`, bicubic, as AttrVR (ICLR 2025) trains."
@@ -469,10 +472,8 @@ class ResizedCrop:
     ) -> Tensor: # [B, C, size, size], same dtype
         "An augmented batch."
         from torchvision.transforms.v2 import Compose, InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
-        change = Compose([RandomResizedCrop(self.size, interpolation=InterpolationMode.BICUBIC), RandomHorizontalFlip(.5 * self.flip)])
-        with torch.random.fork_rng([]):
-            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            y = torch.stack([change(image) for image in x])
+        crop, mirror = RandomResizedCrop(self.size, interpolation=InterpolationMode.BICUBIC), RandomHorizontalFlip(.5 * self.flip)
+        y = _each(Compose([crop, mirror]), x, generator)
         return y.clamp(0, 1) if y.is_floating_point() else y       # the cubic curve goes beyond
 
 # %% ../nbs/02_tasks.ipynb #7bbab5c5
