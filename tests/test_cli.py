@@ -64,10 +64,11 @@ FAST = ['--epochs', 2, '--batch-size', 16, '--lr', .1, '--no-progress']
 def read(path): return json.loads(path.read_text())
 
 def test_train_writes_what_eval_reads(folder):
-    out, _ = vrlit('train', 'pile', '--prompt', 'Padding(inner=48)', '--mapping', 'RLM', '--seed', 3, *FAST, cwd=folder)
+    out, _ = vrlit('train', 'pile', '--prompt', 'Padding(inner=48)', '--mapping', 'RLM', '--seed', 3, '--control', 'random', *FAST, cwd=folder)
     run = folder / 'runs' / 'pile-Padding_inner_48-RLM-3'
     assert sorted(p.name for p in run.iterdir()) == FILES and 'written to runs' in out
     config, result, log = read(run / 'config.json'), read(run / 'result.json'), list(csv.DictReader(open(run / 'log.csv')))
+    assert list(result['controls']) == config['fit']['control'] == ['random'] and 'share' in result and 'control  : test' in out
     assert config['fit']['lr'] == .1 and config['prompt'] == 'Padding(inner=48)' and config['seed'] == config['fit']['seed'] == 3
     assert [float(r['loss']) for r in log] == [r['loss'] for r in result['log']] and len(result['losses']) == 2 * 3
     assert result['task']['splits']['train']['images'] == 43 and len(result['task']['splits']['test']['labels_sha256']) == 64

@@ -114,7 +114,7 @@ def test_evp_makes_the_published_step():
         torch.testing.assert_close(prompt.pattern.detach(), theirs, rtol=1e-4, atol=1e-4)
 
 PROMPTS = dict(padding=vr.Padding, odd_padding=lambda s: vr.Padding(s, 31), watermark=vr.Watermark, border=lambda s: vr.Watermark(s, 5),
-               smm=vr.SMM, smm_1=lambda s: vr.SMM(s, patch=32, layers=6, channels=1),
+               smm=vr.SMM, smm_head=lambda s: vr.SMM(s, train_body=False), sample_pattern=vr.SamplePattern, smm_1=lambda s: vr.SMM(s, patch=32, layers=6, channels=1),
                bahng=lambda s: vr.Watermark(s, 'narrow', init=1.), patch=vr.Patch, random_patch=lambda s: vr.Patch(s, 20, random=True),
                low_rank=vr.LowRank, scale=vr.Scale, affine_color=lambda s: vr.AffineColor(s, scale=.8), evp=vr.EVP)
 
@@ -136,7 +136,7 @@ def test_what_every_prompt_promises(build, shape):
     prompt(pixels)
     assert torch.equal(pixels, same)
     y.sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in prompt.parameters()) and not any(p.grad is not None for p in source.parameters())
+    assert all((p.grad is not None and p.grad.abs().sum() > 0) == p.requires_grad for p in prompt.parameters()) and not any(p.grad is not None for p in source.parameters())
     again = build(source).eval()
     again.load_state_dict(prompt.state_dict())
     assert torch.equal(again(x), y)

@@ -1,6 +1,7 @@
 # Written by .ci/stub.py from nbdev's index.
 from . import cli as cli
 from . import clip as clip
+from . import controls as controls
 from . import loaders as loaders
 from . import mappings as mappings
 from . import official as official
@@ -31,6 +32,9 @@ from .clip.zero_shot import ensemble_templates as ensemble_templates
 from .clip.zero_shot import fold as fold
 from .clip.zero_shot import label_texts as label_texts
 from .clip.zero_shot import load_clip as load_clip
+from .controls import constant_images as constant_images
+from .controls import control_model as control_model
+from .controls import random_source as random_source
 from .loaders import list_tasks as list_tasks
 from .loaders import load_task as load_task
 from .mappings.bayesian import BLM as BLM
@@ -68,6 +72,7 @@ from .prompts.padding import Padding as Padding
 from .prompts.padding import margins as margins
 from .prompts.scale import Scale as Scale
 from .prompts.smm import SMM as SMM
+from .prompts.smm import SamplePattern as SamplePattern
 from .prompts.smm import enlarge as enlarge
 from .prompts.smm import mask_generator as mask_generator
 from .prompts.watermark import Patch as Patch

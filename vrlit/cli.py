@@ -186,6 +186,8 @@ def _shares(text: str):
     try: return text if isinstance(text, tuple) else tuple(float(m) for m in text.split(',') if m.strip())
     except ValueError: raise typer.BadParameter(f'expected shares of the epochs such as 0.5,0.72, got {text!r}') from None
 
+def _names(text): return text if isinstance(text, tuple) else tuple(t.strip() for t in text.split(',') if t.strip())
+
 def _recipe(prompt, name: str | None) -> dict:
     known = getattr(prompt, 'recipes', {})
     if name is None: return {}
@@ -246,7 +248,8 @@ def _write(folder: Path, config: dict, result, model, task):
     save_file({k: v.contiguous().cpu() for k, v in model.adapter().items()}, folder / 'adapter.safetensors')
     as_json = lambda name, value: (folder / name).write_text(json.dumps(value, indent=1, default=str) + '\n', encoding='utf-8')
     as_json('config.json', config)
-    as_json('result.json', dataclasses.asdict(result) | {k: getattr(result, k) for k in ('last', 'selected', 'test_best')})
+    as_json('result.json', dataclasses.asdict(result) | {k: getattr(result, k) for k in ('last', 'selected', 'test_best')} |
+            ({'share': result.share()} if 'random' in result.controls else {}))
     with open(folder / 'log.csv', 'w', newline='') as f:
         rows = csv.DictWriter(f, result.log[0])
         rows.writeheader(); rows.writerows(result.log)
@@ -297,6 +300,8 @@ def train(
     seed: Annotated[int, typer.Option(help='Of all that is drawn: cuts, order, augmentation, RLM.')] = 0,
     device: Annotated[str | None, typer.Option(help='Such as cpu or cuda:0.', show_default='a CUDA device if there is one')] = None,
     keep: Annotated[str, typer.Option(help='What is kept: the selected epoch (by validation accuracy), or the last.')] = 'selected',
+    control: Annotated[Any, typer.Option(parser=_names, metavar='NAMES', help='Then train likewise on a source with random weights, on constant images, or both: random,constant.',
+                                         show_default='none')] = '',
     progress: Annotated[bool, typer.Option(help='Show a bar; otherwise a line per epoch.')] = True,
 ):
     """Train one model, and write a folder with all that is needed to use it, to look at it and to make it again.

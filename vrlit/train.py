@@ -6,7 +6,7 @@
 __all__ = ['OPTIMIZERS', 'lr_factor', 'Score', 'evaluate', 'update_mapping', 'Result', 'fit']
 
 # %% ../nbs/40_train.ipynb #e91f4617
-import base64, io, math, random, time, warnings
+import base64, copy, io, math, random, time, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from .controls import CONTROLS, control_model
 from .reprogram import Reprogrammed
 from .tasks import Split, Task, _tqdm, augmentation, batches
 
@@ -156,6 +157,7 @@ class Result:
     interrupted: bool = False # whether somebody stopped it before the last epoch
     log: list[dict] = field(default_factory=list) # epoch, lr, loss, train_acc, val_loss, val_acc, test_acc, remapped, seconds
     losses: list[float] = field(default_factory=list) # per step
+    controls: dict[str, 'Result'] = field(default_factory=dict) # of the same training on a source, or on images, without knowledge
 
     @property
     def last(self) -> dict:
@@ -172,11 +174,21 @@ class Result:
         "The row with the highest test accuracy: what the papers report. It is selected on the test set."
         return max(self.log, key=lambda row: row['test_acc'])
 
+    def share(self,
+        control: str = 'random',
+    ) -> float | None: # None where the model is not better than chance
+        """`(a - a_control) / (a - a_constant)`: the share of what is above chance that a control does not reach, from test accuracies of the selected epochs.
+
+        It comes from the source if the control is 'random'. Chance is the control 'constant', or 1 / K without it. `KeyError` for a control that was not trained."""
+        of = lambda r: r.selected['test_acc']
+        a, chance = of(self), of(self.controls['constant']) if 'constant' in self.controls else 1 / self.task['K']
+        return (a - of(self.controls[control])) / (a - chance) if a > chance else None
+
     def __repr__(self) -> str:
         row = lambda k: f'{k:9} epoch {(r := getattr(self, k))["epoch"]:>3}: test {r["test_acc"]:.1%}' + \
                         (f', validation {r["val_acc"]:.1%}' if r['val_acc'] is not None else '')
         return '\n'.join([f'{len(self.log)} epochs{", interrupted" * self.interrupted}, seed {self.settings["seed"]}, {sum(r["seconds"] for r in self.log):.1f} s',
-                          row('last'), row('selected'), row('test_best') + ' (selected on the test set)'])
+                          row('last'), row('selected'), row('test_best') + ' (selected on the test set)', *(_compared(self, k) for k in self.controls)])
 
     def plot(self,
         figure=None, # a matplotlib figure to draw on; None: a new one
@@ -197,6 +209,11 @@ def _curves(log, fig):
     for ax, title in zip(axes, ('loss', 'accuracy', 're-mapped target labels')): ax.set(xlabel='epoch', title=title)
     for ax in axes[:2]: ax.legend()
     return fig
+
+def _compared(result, name):
+    "A control's line"
+    share = result.share(name) if name == 'random' else None
+    return f'{name:9} control  : test {result.controls[name].selected["test_acc"]:.1%}' + (f'; {share:.0%} of what is above chance comes from the source' if share is not None else '')
 
 def _html(result):
     from matplotlib.figure import Figure
@@ -227,6 +244,7 @@ def fit(
     seed: int = 0, # of the order, the augmentation, and what the prompt draws while it trains
     device: torch.device | str | None = None, # None: a CUDA device if there is one
     keep: str = 'selected', # what the model holds in the end: the 'selected' epoch (by validation accuracy) or the 'last'
+    control: str | tuple[str, ...] = (), # then train a copy likewise on a 'random' source, or on 'constant' images, or both: see `Result.share`
     progress: bool = True, # show a bar
     callback: Callable[[dict, Reprogrammed], None] | None = None, # called with each epoch's row of the log
 ) -> Result:
@@ -244,7 +262,8 @@ def fit(
     opts = _optimizers(model.trained(), optimizer, lr, weight_decay, gamma, momentum)
     result = Result(given, str(model), task.record() if hasattr(task, 'record') else {})
     if hasattr(model.source, 'labels'): model.mapping.names = (model.source.labels, list(task.labels))
-    held, passed = dict.fromkeys(('last', 'selected'), model.adapter()), None
+    initial = model.adapter()
+    held, passed = dict.fromkeys(('last', 'selected'), initial), None
     with _tqdm(total=epochs * len(task.train), unit=' images', unit_scale=True, disable=not progress) as bar, _stoppable(model, result, held):
         for epoch in range(epochs):
             factor = lambda share, gamma: lr_factor(schedule, epoch + share, epochs, milestones, gamma)
@@ -261,11 +280,25 @@ def fit(
             if result.selected is row: held['selected'] = held['last']
             bar.set_postfix({k: f'{row[k]:.3f}' for k in ('loss', 'val_acc') if row[k] is not None} | dict(remapped=remapped))
             if callback: callback(row, model)
+    with _stoppable(model, result, held): _controls(result, model, task, initial, progress)
     model.load_adapter(held[keep]).eval()
     return result
 
+def _controls(result, model, task, initial, progress):
+    "Train the controls that are asked for, each on its copy of the model as it was at the start; what is not finished is dropped"
+    for name in () if result.interrupted else _names(result.settings['control']):
+        fresh = Reprogrammed(copy.deepcopy(model.prompt), model.source, copy.deepcopy(model.mapping)).load_adapter(initial)
+        try: done = fit(*control_model(fresh, task, name, result.settings['seed']), **result.settings | dict(control=()), progress=progress)
+        except FloatingPointError as e:
+            warnings.warn(f'the control {name!r} was given up: {e}', stacklevel=3)
+            continue
+        if done.interrupted: raise KeyboardInterrupt
+        result.controls[name] = done
+
+def _names(control) -> tuple[str, ...]: return (control,) if isinstance(control, str) else tuple(control)
+
 # %% ../nbs/40_train.ipynb #6bce7a5e
-def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, keep, **_):
+def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, keep, control, **_):
     S, K = model.mapping.matrix().shape
     name = type(model.mapping).__name__
     if K != task.K: raise ValueError(f'mapping: {name} gives {K} target labels, the task has {task.K}; {name}(source.S, task.K) fits both')
@@ -274,6 +307,10 @@ def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, keep, *
         if v < 1: raise ValueError(f'{what}: expected at least 1, got {v}')
     if not all(0 <= m <= 1 for m in milestones): raise ValueError(f'milestones: expected shares of the epochs in 0..1, got {milestones}')
     if keep not in ('selected', 'last'): raise ValueError(f"keep: expected 'selected' or 'last', got {keep!r}")
+    for c in _names(control):
+        if c not in CONTROLS: raise ValueError(f'control: expected {" or ".join(map(repr, CONTROLS))}, got {c!r}')
+    if 'random' in _names(control) and not any(True for _ in model.source.parameters()):
+        raise ValueError("control: 'random' needs a source with weights to draw anew, this one has none")
     lr_factor(schedule, 0, 1)
 
 def _change(augment, flip, model, task):
