@@ -93,3 +93,92 @@ def test_a_wrong_control_is_told_before_anything_runs(source, digits):
     flat = vr.load_source(nn.Flatten(), size=8)
     with pytest.raises(ValueError, match="control: 'random' needs a source with weights"): run(flat, digits, control='random')
 
+
+# --- inclusions: a witness for every nested pair, on real architectures
+
+def drawn(prompt, seed=0):
+    "Random parameters, also the running statistics of batch norm"
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in prompt.parameters(): p.copy_(torch.randn(p.shape, generator=g) * (.3 if p.ndim == 4 else 1))
+        for k, v in prompt.named_buffers():
+            if 'running' in k: v.copy_(torch.rand(v.shape, generator=g) + .5)
+    return prompt.eval()
+
+wide, rank, smm = (lambda w: lambda s: vr.Watermark(s, w)), (lambda k: lambda s: vr.LowRank(s, k)), (lambda **kw: lambda s: vr.SMM(s, **kw))
+NESTED = { # name: (smaller, larger, whether bit by bit)
+    'narrow in medium': (wide('narrow'), wide('medium'), True), 'medium in full': (wide('medium'), vr.Watermark, True), 'narrow in full': (wide('narrow'), vr.Watermark, True),
+    'narrow in SMM': (wide('narrow'), vr.SMM, True), 'medium in SMM 1': (wide('medium'), smm(channels=1), True),
+    'full in SMM 1': (vr.Watermark, smm(channels=1), True), 'full in SMM 1, 6 layers': (vr.Watermark, smm(channels=1, layers=6, patch=32), True),
+    'full in SMM': (vr.Watermark, vr.SMM, True), 'full in SMM, 6 layers': (vr.Watermark, smm(layers=6, patch=16), True),
+    'SMM 1 in SMM': (smm(channels=1), vr.SMM, False), 'SMM 1 in SMM, 6 layers': (smm(channels=1, layers=6), smm(layers=6), False), 'head in SMM': (smm(train_body=False), vr.SMM, True),
+    'f_mask in SMM': (vr.SamplePattern, vr.SMM, True), 'f_mask 1 in SMM': (lambda s: vr.SamplePattern(s, channels=1), vr.SMM, False),
+    'rank 1 in 2': (rank(1), rank(2), False), 'rank 2 in 5': (rank(2), rank(5), False), 'rank in full': (rank(3), vr.Watermark, False), 'full in rank H': (vr.Watermark, rank(64), False),
+    'rank in SMM': (rank(3), vr.SMM, False), 'patch in full': (lambda s: vr.Patch(s, 9), vr.Watermark, True), 'resting patch in full': (lambda s: vr.Patch(s, 9, random=True), vr.Watermark, True),
+    'patch in border': (lambda s: vr.Patch(s, 9), wide(9), True), 'full in affine': (vr.Watermark, vr.AffineColor, False), 'padding in scale': (vr.Padding, lambda s: vr.Scale(s, 32), False)}
+
+@pytest.fixture(scope='module', params=['embedded', 'timm/test_resnet', 'timm/resnet18', 'timm/test_vit', 'timm/vit_tiny_patch16_224'])
+def f_pre(request):
+    torch.manual_seed(0)
+    if request.param == 'embedded': return vr.load_source(size=64)
+    return vr.load_source(request.param, weights=False, size=64, **(dict(img_size=64) if 'vit' in request.param else {}))
+
+@pytest.mark.parametrize('name', NESTED)
+def test_a_witness_is_the_same_function(name, f_pre):
+    small, large, bitwise = NESTED[name]
+    model = vr.Reprogrammed(drawn(small(f_pre)), f_pre, vr.RLM(f_pre.S, 7))
+    x, into = torch.randint(0, 256, (3, 3, 20, 20), dtype=torch.uint8), drawn(large(f_pre), 1)
+    with torch.no_grad():
+        z = model(x)
+        other = (z - vr.Reprogrammed(into, f_pre, model.mapping)(x)).abs().max()
+        gap = vr.inclusion_gap(model, into, x)
+        assert not into.training and gap == (z - vr.Reprogrammed(into, f_pre, model.mapping)(x)).abs().max()
+    assert gap == 0 if bitwise else gap <= 2e-4 * float(z.abs().max()), gap
+    assert other > 10 * gap # it was another function before
+
+def test_a_witness_keeps_a_trained_model(digits, source):
+    _, model = run(source, digits)
+    into = vr.witness(model.prompt, vr.SMM(source))
+    assert vr.evaluate(vr.Reprogrammed(into, source, model.mapping), digits.test) == vr.evaluate(model, digits.test)
+
+# --- the exact setting
+
+@pytest.fixture(scope='module')
+def pictures():
+    g = torch.Generator().manual_seed(0)
+    return torch.rand(5, 3, 16, 16, generator=g).double(), torch.randn(5, 3, 16, 16, generator=g).double()
+
+def test_a_planted_rank_is_found(pictures):
+    f, x, g = vr.pixel_source(16), pictures[0], torch.Generator().manual_seed(1)
+    U, V = (torch.linalg.qr(torch.randn(3, 16, 16, generator=g).double())[0] for _ in range(2))
+    S = torch.tensor([5., 3., 2.]).double()
+    t = x + U[:, :, :3] * S @ V[:, :, :3].mT
+    for k, left in {1: 9 + 4, 2: 4, 3: 0, 4: 0}.items():
+        assert vr.least_error(vr.LowRank(f, k), x, t) == pytest.approx(3 * left / (3 * 256), abs=1e-9)
+    assert vr.least_error(vr.Watermark(f), x, t) == pytest.approx(0, abs=1e-9)
+
+def test_least_errors_by_least_squares(pictures):
+    "Shared patterns, patch means and free masks, each against a solver that knows nothing of the closed form"
+    (x, t), f = pictures, vr.pixel_source(16)
+    for width in 3, 8:
+        M = vr.Watermark(f, width).mask.expand(3, -1, -1).flatten().bool()
+        A = torch.eye(768, dtype=torch.float64)[:, M].repeat(5, 1) # of the stacked pictures on the pattern
+        left = (A @ torch.linalg.lstsq(A, (t - x).flatten()[:, None]).solution - (t - x).flatten()[:, None]).square().mean()
+        assert vr.least_error(vr.Watermark(f, width), x, t) == pytest.approx(float(left), rel=1e-9)
+    means = torch.nn.functional.interpolate(torch.nn.functional.avg_pool2d(t - x, 4), scale_factor=4)
+    assert vr.least_error(vr.SamplePattern(f, 4), x, t) == pytest.approx(float((t - x - means).square().mean()), rel=1e-9)
+    m, delta = torch.ones(5, 3, 4, 4).double(), torch.zeros(3, 16, 16).double()
+    up, down = (lambda v: torch.nn.functional.interpolate(v, scale_factor=4)), (lambda v: torch.nn.functional.avg_pool2d(v, 4))
+    for _ in range(3000): # alternating least squares: the pattern, then the masks
+        delta = ((t - x) * up(m)).sum(0) / up(m).square().sum(0)
+        m = down((t - x) * delta) / down(delta.square()[None])
+    assert vr.least_error(vr.SMM(f, 4), x, t) == pytest.approx(float((t - x - up(m) * delta).square().mean()), rel=1e-6)
+
+def test_larger_spaces_have_smaller_errors(pictures):
+    (x, t), f = pictures, vr.pixel_source(16)
+    chain = [vr.Watermark(f, 2), vr.Watermark(f, 4), vr.Watermark(f), vr.SMM(f, 4, channels=1), vr.SMM(f, 4)]
+    ranks = [vr.LowRank(f, k) for k in range(1, 17)] + [vr.Watermark(f)]
+    for prompts in chain, ranks, [vr.SamplePattern(f, 4), vr.SMM(f, 4)], [vr.SMM(f, 8), vr.SMM(f, 4)]:
+        errors = [vr.least_error(p, x, t) for p in prompts]
+        assert all(a >= b - 1e-12 for a, b in zip(errors, errors[1:])) and errors[0] > errors[-1] + 1e-3
+    assert vr.least_error(ranks[-2], x, t) == pytest.approx(vr.least_error(vr.Watermark(f), x, t), rel=1e-9)

@@ -99,6 +99,11 @@ from .tasks import batches as batches
 from .tasks import counting_squares as counting_squares
 from .tasks import make_task as make_task
 from .tasks import resize as resize
+from .theory.approximation_error import inclusion_gap as inclusion_gap
+from .theory.approximation_error import least_error as least_error
+from .theory.approximation_error import pixel_source as pixel_source
+from .theory.approximation_error import shared_pattern as shared_pattern
+from .theory.approximation_error import witness as witness
 from .theory.mapping_quality import MappingQuality as MappingQuality
 from .theory.mapping_quality import label_counts as label_counts
 from .theory.mapping_quality import mapping_quality as mapping_quality
