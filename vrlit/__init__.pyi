@@ -32,6 +32,7 @@ from .clip.zero_shot import ensemble_templates as ensemble_templates
 from .clip.zero_shot import fold as fold
 from .clip.zero_shot import label_texts as label_texts
 from .clip.zero_shot import load_clip as load_clip
+from .controls import batch_statistics as batch_statistics
 from .controls import constant_images as constant_images
 from .controls import control_model as control_model
 from .controls import random_source as random_source
@@ -104,6 +105,10 @@ from .theory.approximation_error import least_error as least_error
 from .theory.approximation_error import pixel_source as pixel_source
 from .theory.approximation_error import shared_pattern as shared_pattern
 from .theory.approximation_error import witness as witness
+from .theory.empirical_risk import bounds as bounds
+from .theory.empirical_risk import descend as descend
+from .theory.empirical_risk import risk_chain as risk_chain
+from .theory.empirical_risk import show_bounds as show_bounds
 from .theory.mapping_quality import MappingQuality as MappingQuality
 from .theory.mapping_quality import label_counts as label_counts
 from .theory.mapping_quality import mapping_quality as mapping_quality

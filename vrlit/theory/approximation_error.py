@@ -60,7 +60,7 @@ def _show(delta, into):
     else: return False
     return True
 
-# %% ../../nbs/50_approximation_error.ipynb #47f93a97
+# %% ../../nbs/50_approximation_error.ipynb #54b8b9b3
 @torch.no_grad()
 def witness(
     prompt: nn.Module, # a function of the smaller space
@@ -68,8 +68,9 @@ def witness(
 ) -> nn.Module: # `into`
     """The inclusion F1 <= F2, constructively: parameters with which `into` is the same function as `prompt`, in evaluation.
 
-    Cai et al., ICML 2024, propositions 4.3 and B.1, with `f_mask = 1` and `delta' = M * delta` in place of the published proof's bias; the rest as on this page. Logits agree bit by bit for masks and
-    watermarks, and to rounding where a product (ranks, affine), a mean (one channel to three) or a resampling stands in between. `ValueError` where no construction is known, and none may exist."""
+    Cai et al., ICML 2024, propositions 4.3 and B.1, with `f_mask = 1` and `delta' = M * delta` in place of the published proof's bias; the rest as on this page.
+    Logits agree bit by bit for masks and watermarks, and to rounding where a product (ranks, affine), a mean (one channel to three) or a resampling stands in between.
+    `ValueError` where no construction is known, and none may exist."""
     known = True
     if (delta := shared_pattern(prompt)) is not None: known = _show(delta, into)
     elif isinstance(prompt, SMM) and isinstance(into, SMM) and not isinstance(into, SamplePattern): _masks(prompt, into)
@@ -105,7 +106,7 @@ def inclusion_gap(
     f = lambda f_in: model.mapping(model.source(f_in(x)))
     return float((f(prompt) - f(witness(prompt, into))).abs().max())
 
-# %% ../../nbs/50_approximation_error.ipynb #3e7d1d10
+# %% ../../nbs/50_approximation_error.ipynb #fbe89d45
 def pixel_source(
     size: int = 16, # H
 ) -> Source:
@@ -119,7 +120,8 @@ def least_error(
 ) -> float: # mean square per value
     """The approximation error of a space of prompts, exactly: squared loss, the source that hides nothing, the distribution of these images (Cai et al., ICML 2024, definition 4.1, with Bayes risk 0).
 
-    `inf mean (f_in(x) - t)^2` over the parameters of `prompt`, in closed form. For mask generators (`SMM`, `SamplePattern`) over masks of any values, hence a lower bound of theirs. `ValueError` for other prompts."""
+    `inf mean (f_in(x) - t)^2` over the parameters of `prompt`, in closed form. For mask generators (`SMM`, `SamplePattern`) over masks of any values,
+    hence a lower bound of theirs. `ValueError` for other prompts."""
     return float(_left(prompt, x, target.double()).sum() / target.numel())
 
 def _left(prompt, x, t):
