@@ -284,6 +284,7 @@ def fit(
     model.load_adapter(held[keep]).eval()
     return result
 
+# %% ../nbs/40_train.ipynb #c2c29a00
 def _controls(result, model, task, initial, progress):
     "Train the controls that are asked for, each on its copy of the model as it was at the start; what is not finished is dropped"
     for name in () if result.interrupted else _names(result.settings['control']):
@@ -313,6 +314,7 @@ def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, keep, c
         raise ValueError("control: 'random' needs a source with weights to draw anew, this one has none")
     lr_factor(schedule, 0, 1)
 
+# %% ../nbs/40_train.ipynb #d1e58768
 def _change(augment, flip, model, task):
     "The augmentation, at the size that the prompt resizes to"
     if not isinstance(augment, str): return augment

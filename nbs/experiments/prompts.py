@@ -4,10 +4,8 @@
 
 makes the rows that are missing, and may be stopped and started again. 70_prompts.ipynb and the page on SMM read them.
 """
-import copy
 from pathlib import Path
 
-import torch
 from rows import make
 
 import vrlit as vr
@@ -39,16 +37,6 @@ PATCHES = {f'SMM, patch {p}': (lambda s, seed, p=p: vr.SMM(s, patch=p, layers=6,
 RECIPES = {f'{name}, {kind}': (TABLE[name][0], TABLE[name][1] | dict(augment='+14') | choice)
            for name in ('full', 'SMM') for kind, choice in (('paper', PAPER), ('clean', CLEAN))}
 
-def random_source(source, x, seed):
-    "The same architecture with weights drawn anew, and the batch norm that goes with them: it knows nothing"
-    net = copy.deepcopy(source.model)
-    torch.manual_seed(seed)
-    for layer in net.modules():
-        if hasattr(layer, 'reset_running_stats'): layer.reset_parameters(); layer.momentum = None # the mean of what it sees
-        elif hasattr(layer, 'reset_parameters'): torch.nn.init.kaiming_normal_(layer.weight)
-    with torch.no_grad(): net.train()(source.normalize(vr.unit(vr.resize(x, source.size))))
-    return vr.load_source(net, size=source.size, mean=source.mean.flatten().tolist(), std=source.std.flatten().tolist())
-
 def wanted():
     "(task, source, prompt, seed) of each row"
     for seed in range(3):
@@ -59,7 +47,7 @@ def wanted():
 
 def run(_, task, source, prompt, seed):
     f_pre, target = vr.load_source(), vr.load_task(task)
-    if source == 'random': f_pre = random_source(f_pre, target.train.x, seed)
+    if source == 'random': f_pre = vr.random_source(f_pre, f_pre.normalize(vr.unit(vr.resize(target.train[:256][0], f_pre.size))), seed)
     build, arguments = (TABLE | PATCHES | RECIPES)[prompt]
     model = vr.Reprogrammed(build(f_pre, seed), f_pre, vr.ILM(f_pre.S, target.K))
     result = vr.fit(model, target, seed=seed, **SETTINGS | arguments)

@@ -106,7 +106,7 @@ def inclusion_gap(
     f = lambda f_in: model.mapping(model.source(f_in(x)))
     return float((f(prompt) - f(witness(prompt, into))).abs().max())
 
-# %% ../../nbs/50_approximation_error.ipynb #fbe89d45
+# %% ../../nbs/50_approximation_error.ipynb #17931846
 def pixel_source(
     size: int = 16, # H
 ) -> Source:
@@ -142,6 +142,7 @@ def _filled(prompt):
     nn.init.ones_(prompt.pattern)
     return prompt
 
+# %% ../../nbs/50_approximation_error.ipynb #fb569b07
 def _framed(prompt, r, t):
     "The mean of the wishes in the frame, as far as it is a picture; the image inside"
     wish, inside = t * prompt.std + prompt.mean, 1 - prompt.mask
