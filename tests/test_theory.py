@@ -235,3 +235,11 @@ def test_one_restart_has_no_interval():
     assert a['risk'] == .5 and b['risk'] == .4 and b['gain'] == pytest.approx(.1) and b['gain_ci'] != b['gain_ci']
     _, b = vr.bounds([row | dict(space='a'), *(row | dict(space='b', restart=k, smaller='a', start=.5, risk=.5 - g) for k, g in enumerate((.1, .2, .3)))])
     assert b['gain'] == pytest.approx(.2) and b['gain_ci'] == pytest.approx(4.302653 * .1 / 3 ** .5)
+
+def test_a_diverging_step_is_taken_back(source, digits):
+    "With a learning rate out of all proportion the bound is still the lowest risk met, and finite"
+    model = vr.Reprogrammed(vr.SMM(source), source, vr.RLM(source.S, 10))
+    found = vr.descend(model, digits.train.take(torch.arange(10)), steps=8, lr=dict(pattern=1e30, mask_generator=1e30))
+    assert 0 <= found['risk'] <= found['start'] < float('inf') and all(v.isfinite().all() for v in model.prompt.state_dict().values())
+    with torch.no_grad(): again = nn.functional.cross_entropy(model(digits.train.x[:10]), digits.train.y[:10])
+    assert float(again) == pytest.approx(found['risk'], rel=1e-4)

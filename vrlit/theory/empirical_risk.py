@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['LOSSES', 'descend', 'risk_chain', 'bounds', 'show_bounds']
 
-# %% ../../nbs/53_empirical_risk.ipynb #aca1bccb
+# %% ../../nbs/53_empirical_risk.ipynb #b5677676
+import itertools, math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -36,11 +37,11 @@ def _risk(model, split, loss, batch_size, backward):
         risk, wrong = risk + part.item(), wrong + int((z.argmax(1) != y).sum())
     return risk, wrong / len(split)
 
-# %% ../../nbs/53_empirical_risk.ipynb #8102fd09
+# %% ../../nbs/53_empirical_risk.ipynb #5ce82442
 def descend(
     model: Reprogrammed, # its prompt is trained in place and left where the risk was lowest; source and mapping stay
     split: Split, # n images and labels
-    loss: str | Callable[[Tensor, Tensor], Tensor] = 'cross-entropy', # or 'squared', or (logits [B, K], labels [B]) -> [B]
+    loss: str | Callable[[Tensor, Tensor], Tensor] = 'cross-entropy', # or 'squared', or (logits [B, K], labels [B]) -> [B], not negative
     steps: int = 300, # each on all images
     lr: float | dict[str, float] = .1, # of Adam, falling to 0 like a cosine; a dict by name as in `fit`
     batch_size: int = 256, # images at a time; a prompt with batch norm trains best if all n are one batch, otherwise it keeps the statistics that it has
@@ -48,7 +49,7 @@ def descend(
 ) -> dict: # risk and zero_one: the lowest values met; start: the first risk; late: by which share the risk still fell in the last tenth of the steps
     """A bound from above of the approximation error on `split` (Cai et al., ICML 2024, definition 4.1, with Bayes risk 0): the lowest training risk on the way, in evaluation.
 
-    `ValueError` for an unknown loss, `FloatingPointError` for a risk that is not finite."""
+    `ValueError` for an unknown loss, `FloatingPointError` if the risk is not finite to begin with."""
     f = LOSSES.get(loss) if isinstance(loss, str) else loss
     if f is None: raise ValueError(f'loss: expected one of {", ".join(LOSSES)}, or a function, got {loss!r}')
     model.eval()
@@ -59,11 +60,11 @@ def descend(
     model.zero_grad()
     for step in range(steps + 1):
         risk, wrong = _risk(model, split, f, batch_size, step < steps)
-        if not risk < float('inf'): raise FloatingPointError(f'the risk became {risk} at step {step}; a lower lr may help')
+        if not math.isfinite(risk) and not risks: raise FloatingPointError(f'the risk is {risk} before the first step')
         if not risks or risk < min(risks): best = {k: v.detach().clone() for k, v in model.prompt.state_dict().items()}
-        risks.append(risk); wrongs.append(wrong)
+        risks.append(risk if math.isfinite(risk) else math.inf); wrongs.append(wrong)
         if step == steps: break
-        if risk > 2 * min(risks): _back(model.prompt, best, opts)
+        if risks[-1] > 2 * min(risks): _back(model.prompt, best, opts)
         for opt in opts:
             for g in opt.param_groups: g['lr'] = g['base'] * lr_factor('cosine', step, steps)
             opt.step(); opt.zero_grad()
@@ -79,7 +80,7 @@ def _back(prompt, best, opts):
         opt.state.clear(); opt.zero_grad()
         for g in opt.param_groups: g['base'] /= 2
 
-# %% ../../nbs/53_empirical_risk.ipynb #f6f46086
+# %% ../../nbs/53_empirical_risk.ipynb #ffe6fae8
 def risk_chain(
     source: Any, # f_pre
     mapping: nn.Module, # f_out, as it is: it is not made again
@@ -101,7 +102,7 @@ def risk_chain(
                 inside = {k: r for k, r in found.items() if _nested(r['prompt'], build(seed))}
                 smaller = min(inside, key=lambda k: inside[k]['risk'], default='')
                 for start in ('', smaller) if smaller else ('',):
-                    model = Reprogrammed(_started(build(seed), split, source), source, mapping)
+                    model = _started(Reprogrammed(build(seed), source, mapping), split)
                     if start: witness(found[start]['prompt'], model.prompt)
                     rates = {k: v for k, v in lr.items() if any(f'.{k}.' in f'.{n}.' for n in model.trained())} if isinstance(lr, dict) else lr
                     row = dict(space=name, restart=seed, smaller=start) | descend(model, split, lr=rates, advance=bar.update, **settings)
@@ -117,11 +118,12 @@ def _nested(prompt, into):
     return True
 
 @torch.no_grad()
-def _started(prompt, split, source):
-    "In eval mode, with the batch statistics of these images, as they are before anything is learned"
-    prompt.to(source.mean.device).eval()
-    with batch_statistics(prompt): prompt(split[:256][0].to(source.mean.device))
-    return prompt
+def _started(model, split):
+    "On the source's device, in eval mode, with the batch statistics of these images as they are before anything is learned"
+    device = next(itertools.chain(model.source.parameters(), model.source.buffers())).device
+    model.to(device).eval()
+    with batch_statistics(model.prompt): model.prompt(split[:256][0].to(device))
+    return model
 
 # %% ../../nbs/53_empirical_risk.ipynb #a84e0960
 def bounds(
