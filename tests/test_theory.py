@@ -111,7 +111,8 @@ NESTED = { # name: (smaller, larger, whether bit by bit)
     'narrow in SMM': (wide('narrow'), vr.SMM, True), 'medium in SMM 1': (wide('medium'), smm(channels=1), True),
     'full in SMM 1': (vr.Watermark, smm(channels=1), True), 'full in SMM 1, 6 layers': (vr.Watermark, smm(channels=1, layers=6, patch=32), True),
     'full in SMM': (vr.Watermark, vr.SMM, True), 'full in SMM, 6 layers': (vr.Watermark, smm(layers=6, patch=16), True),
-    'SMM 1 in SMM': (smm(channels=1), vr.SMM, False), 'SMM 1 in SMM, 6 layers': (smm(channels=1, layers=6), smm(layers=6), False), 'head in SMM': (smm(train_body=False), vr.SMM, True),
+    'SMM 1 in SMM': (smm(channels=1), vr.SMM, False), 'SMM 1 in SMM, 6 layers': (smm(channels=1, layers=6), smm(layers=6), False), 'head in SMM': (smm(train_body=False), vr.SMM, True), 'full in head': (vr.Watermark, smm(train_body=False), True),
+    'f_mask in itself': (vr.SamplePattern, lambda s: vr.SamplePattern(s, seed=1), True), 'padding in itself': (vr.Padding, vr.Padding, True),
     'f_mask in SMM': (vr.SamplePattern, vr.SMM, True), 'f_mask 1 in SMM': (lambda s: vr.SamplePattern(s, channels=1), vr.SMM, False),
     'rank 1 in 2': (rank(1), rank(2), False), 'rank 2 in 5': (rank(2), rank(5), False), 'rank in full': (rank(3), vr.Watermark, False), 'full in rank H': (vr.Watermark, rank(64), False),
     'rank in SMM': (rank(3), vr.SMM, False), 'patch in full': (lambda s: vr.Patch(s, 9), vr.Watermark, True), 'resting patch in full': (lambda s: vr.Patch(s, 9, random=True), vr.Watermark, True),
@@ -135,6 +136,12 @@ def test_a_witness_is_the_same_function(name, f_pre):
         assert not into.training and gap == (z - vr.Reprogrammed(into, f_pre, model.mapping)(x)).abs().max()
     assert gap == 0 if bitwise else gap <= 2e-4 * float(z.abs().max()), gap
     assert other > 10 * gap # it was another function before
+
+def test_a_random_body_is_part_of_its_space(source):
+    head, other = vr.SMM(source, train_body=False), vr.SMM(source, train_body=False, seed=1)
+    assert vr.witness(head, vr.SMM(source, train_body=False)) is not head
+    for prompt, into in (other, head), (vr.SMM(source, seed=1), head), (vr.Watermark(source), vr.SMM(source, channels=1, train_body=False)):
+        with pytest.raises(ValueError, match='into: expected a mask generator'): vr.witness(prompt, into)
 
 def test_a_witness_keeps_a_trained_model(digits, source):
     _, model = run(source, digits)

@@ -34,10 +34,11 @@ def shared_pattern(
         return F.pad(prompt.pattern, (j, free - j, i, free - i))
     return None
 
-# %% ../../nbs/50_approximation_error.ipynb #87d205f1
+# %% ../../nbs/50_approximation_error.ipynb #fad92575
 def _ones(smm):
     "`f_mask(x) = 1` for every image"
     last = smm.mask_generator.conv6 if hasattr(smm.mask_generator, 'conv6') else [m for m in smm.mask_generator if isinstance(m, nn.BatchNorm2d)][-1]
+    if not last.weight.requires_grad: raise ValueError('into: expected a mask generator whose last block learns, got one with a random body and no convolution after it')
     nn.init.zeros_(last.weight); nn.init.ones_(last.bias)
 
 def _factors(delta, prompt):
@@ -60,7 +61,7 @@ def _show(delta, into):
     else: return False
     return True
 
-# %% ../../nbs/50_approximation_error.ipynb #54b8b9b3
+# %% ../../nbs/50_approximation_error.ipynb #fe70479d
 @torch.no_grad()
 def witness(
     prompt: nn.Module, # a function of the smaller space
@@ -73,9 +74,11 @@ def witness(
     `ValueError` where no construction is known, and none may exist."""
     known = True
     if (delta := shared_pattern(prompt)) is not None: known = _show(delta, into)
-    elif isinstance(prompt, SMM) and isinstance(into, SMM) and not isinstance(into, SamplePattern): _masks(prompt, into)
-    elif isinstance(prompt, Padding) and isinstance(into, Scale) and prompt.inner == into.inner and (into.pattern.shape[-1] - into.inner) % 2 == 0:
-        into.scale.fill_(1); into.pattern.copy_(prompt.pattern)
+    elif isinstance(prompt, SMM) and isinstance(into, SMM) and (isinstance(prompt, SamplePattern) or not isinstance(into, SamplePattern)): _masks(prompt, into)
+    elif isinstance(prompt, Padding) and isinstance(into, (Padding, Scale)) and prompt.inner == into.inner:
+        if isinstance(into, Scale): into.scale.fill_(1)
+        known = isinstance(into, Padding) or (into.pattern.shape[-1] - into.inner) % 2 == 0 # with an odd margin they disagree about the middle
+        into.pattern.copy_(prompt.pattern)
     else: known = False
     if not known: raise ValueError(f'into: no parameters are known with which {type(into).__name__} is any function of {type(prompt).__name__}; their spaces may not be nested')
     return into.eval()
@@ -85,8 +88,10 @@ def _masks(prompt, into):
     if (came := (into.patch, len(into.mask_generator))) != (want := (prompt.patch, len(prompt.mask_generator))):
         raise ValueError(f'into: expected the same patch size and depth, {want[0]} and {want[1]} layers, got {came[0]} and {came[1]}; such spaces are not nested')
     if hasattr(prompt.mask_generator, 'conv6') and not hasattr(into.mask_generator, 'conv6'): raise ValueError('into: expected masks of 3 channels, as the prompt has, got 1')
-    own = into.mask_generator.state_dict()
-    own.update({k: v for k, v in prompt.mask_generator.state_dict().items() if k in own})
+    own, its = into.mask_generator.state_dict(), prompt.mask_generator.state_dict()
+    if any(not p.requires_grad and not torch.equal(p, its[k]) for k, p in into.mask_generator.named_parameters()):
+        raise ValueError('into: expected a mask generator that learns, got one with a random body, which is not that of the prompt')
+    own.update({k: v for k, v in its.items() if k in own})
     into.mask_generator.load_state_dict(own)
     into.pattern.copy_(prompt.pattern)
     if hasattr(into.mask_generator, 'conv6') and not hasattr(prompt.mask_generator, 'conv6'):
