@@ -80,6 +80,15 @@ def test_an_interrupt_of_a_control_keeps_what_was_learned(source, digits, monkey
     with pytest.warns(UserWarning, match='interrupted after 2 of 2 epochs'): result, model = run(source, digits, control='random')
     assert result.interrupted and result.losses == whole.losses and not result.controls and not model.training
 
+def test_a_task_without_a_record_has_controls(source, digits):
+    class Bare: pass
+    task = Bare()
+    task.labels, task.K, task.train, task.val, task.test = digits.labels, 10, digits.train, None, digits.test
+    result, _ = run(source, task, control='random')
+    assert result.share() is None and 'random    control' in repr(result)
+    result, _ = run(source, task, control=('random', 'constant'))
+    assert result.share() is None or isinstance(result.share(), float)
+
 def test_a_control_that_diverges_is_given_up_and_nothing_else(source, digits, monkeypatch):
     import vrlit.train as train
     class Broken(nn.Module):

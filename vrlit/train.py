@@ -176,12 +176,12 @@ class Result:
 
     def share(self,
         control: str = 'random',
-    ) -> float | None: # None where the model is not better than chance
+    ) -> float | None: # None where the model is not better than chance, or chance is not known
         """`(a - a_control) / (a - a_constant)`: the share of what is above chance that a control does not reach, from test accuracies of the selected epochs.
 
         It comes from the source if the control is 'random'. Chance is the control 'constant', or 1 / K without it. `KeyError` for a control that was not trained."""
         of = lambda r: r.selected['test_acc']
-        a, chance = of(self), of(self.controls['constant']) if 'constant' in self.controls else 1 / self.task['K']
+        a, chance = of(self), of(self.controls['constant']) if 'constant' in self.controls else 1 / self.task.get('K', 1)
         return (a - of(self.controls[control])) / (a - chance) if a > chance else None
 
     def __repr__(self) -> str:
@@ -280,17 +280,17 @@ def fit(
             if result.selected is row: held['selected'] = held['last']
             bar.set_postfix({k: f'{row[k]:.3f}' for k in ('loss', 'val_acc') if row[k] is not None} | dict(remapped=remapped))
             if callback: callback(row, model)
-    with _stoppable(model, result, held): _controls(result, model, task, initial, progress)
     model.load_adapter(held[keep]).eval()
+    with _stoppable(model, result, held): _controls(result, model, task, initial, progress)
     return result
 
-# %% ../nbs/40_train.ipynb #c2c29a00
+# %% ../nbs/40_train.ipynb #f153ad19
 def _controls(result, model, task, initial, progress):
     "Train the controls that are asked for, each on its copy of the model as it was at the start; what is not finished is dropped"
     for name in () if result.interrupted else _names(result.settings['control']):
         fresh = Reprogrammed(copy.deepcopy(model.prompt), model.source, copy.deepcopy(model.mapping)).load_adapter(initial)
         try: done = fit(*control_model(fresh, task, name, result.settings['seed']), **result.settings | dict(control=()), progress=progress)
-        except FloatingPointError as e:
+        except (FloatingPointError, RuntimeError) as e: # what was trained is not lost because a control diverges, or takes too much memory
             warnings.warn(f'the control {name!r} was given up: {e}', stacklevel=3)
             continue
         if done.interrupted: raise KeyboardInterrupt

@@ -70,7 +70,7 @@ class SMM(nn.Module):
         patch: int = 8, # 2^l: a mask value for each patch x patch pixels
         layers: int = 5, # of the mask generator: 5 (published for ResNets) or 6 (for ViTs)
         channels: int = 3, # of the mask: one for each colour, or 1 for all
-        train_body: bool = True, # False: of the mask generator only the last convolution learns, what is before it stays as it was drawn
+        train_body: bool = True, # False: of the mask generator only the last convolution (of three channels) learns, what is before it stays as it was drawn
         seed: int = 0, # of the mask generator's first weights
     ):
         super().__init__()
