@@ -195,12 +195,13 @@ def test_commands_on_the_pages_are_commands():
         assert _spec(given.get('--mapping', 'ILM'), '--mapping', nested=True)[0] in _known('mappings'), line
 
 def test_every_argument_of_fit_is_an_option():
-    from vrlit.cli import train
+    from vrlit.cli import _names, _shares, train
+    parsed = dict(milestones=_shares, control=_names) # from text
     options, fit = inspect.signature(train).parameters, inspect.signature(vr.fit).parameters
     for name, p in fit.items():
         if p.kind is not p.KEYWORD_ONLY or name == 'callback': continue
         default = options[name].default
-        assert (tuple(map(float, default.split(','))) if name == 'milestones' else default) == p.default, name
+        assert parsed.get(name, lambda v: v)(default) == p.default, name
 
 def test_lists(tmp_path):
     lists = {kind: vrlit('list', kind, cwd=tmp_path)[0] for kind in ('sources', 'tasks', 'prompts', 'mappings')}
