@@ -180,10 +180,10 @@ class Broken(ILM):
 def test_commands_on_the_pages_are_commands():
     "Options, names of prompts and mappings, recipes: what a page tells people to run would run"
     import nbformat, shlex
-    from vrlit.cli import _known, _spec, train
+    from vrlit.cli import _known, _spec, train_
     cells = [c.source for p in sorted((ROOT / 'nbs').rglob('*.ipynb')) for c in nbformat.read(p, 4).cells if c.cell_type == 'markdown']
     lines = [line for source in cells for block in re.findall(r'```sh\n(.*?)```', source, re.S) for line in block.replace('\\\n', '').splitlines() if 'vrlit train' in line]
-    options = {f'--{k.replace("_", "-")}' for k in inspect.signature(train).parameters}
+    options = {f'--{k.replace("_", "-")}' for k in inspect.signature(train_).parameters}
     assert len(lines) > 6
     for line in lines:
         args = shlex.split(line[line.index('vrlit train'):].removesuffix('; done'))[2:]
@@ -195,9 +195,9 @@ def test_commands_on_the_pages_are_commands():
         assert _spec(given.get('--mapping', 'ILM'), '--mapping', nested=True)[0] in _known('mappings'), line
 
 def test_every_argument_of_fit_is_an_option():
-    from vrlit.cli import _names, _shares, train
+    from vrlit.cli import _names, _shares, train_
     parsed = dict(milestones=_shares, control=_names) # from text
-    options, fit = inspect.signature(train).parameters, inspect.signature(vr.fit).parameters
+    options, fit = inspect.signature(train_).parameters, inspect.signature(vr.fit).parameters
     for name, p in fit.items():
         if p.kind is not p.KEYWORD_ONLY or name == 'callback': continue
         default = options[name].default

@@ -26,8 +26,11 @@ def test_is_well_made(path):
     nbformat.validate(nb)
     exports = any(re.search(r'^#\s*\|\s*(export|default_exp)', c.source, re.M) for c in code(nb))
     assert path.stat().st_size <= 300_000, f'{name}: {path.stat().st_size:,} bytes; at most 300,000'
-    title = next(c for c in nb.cells if c.cell_type == 'markdown').source
-    assert re.match(r'# .+\n\n> .+', title), f'{name}: the first text cell is `# Title`, an empty line, `> what it is in one line`'
+    assert nb.cells[0].cell_type == 'markdown' and re.fullmatch(r'# .+\n\n> .+', nb.cells[0].source), \
+        f'{name}: the first cell is `# Title`, an empty line, `> what it is in one line`, and nothing else: the site drops the rest'
+    for c in nb.cells:
+        leaks = re.findall(r'\[[^]\n]*`[^]\n]*\]\(', c.source) if c.cell_type == 'markdown' else []
+        assert not leaks, f'{name}: on the site the text of a link has no backticks: {leaks}'
     for c in code(nb):
         assert not re.search(r'^#\s*\|\s*export(?!s\b)', c.source, re.M), f'{name}: `#| exports` shows the source, this hides it:\n{c.source}'
         for o in c.outputs:

@@ -219,7 +219,7 @@ def _html(result):
     from matplotlib.figure import Figure
     file = io.BytesIO()
     result.plot(Figure(figsize=(10, 2.4), dpi=80, layout='constrained')).savefig(file)
-    return f'<pre>{escape(repr(result))}</pre><img src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}" alt="curves by epoch">'
+    return f'<pre>{escape(repr(result))}</pre><img style="max-width:100%" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}" alt="curves by epoch">'
 
 # %% ../nbs/40_train.ipynb #70d229ea
 def fit(
