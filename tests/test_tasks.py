@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vrlit import loaders, tasks
+from vrlit import loaders, pixels, tasks
 from vrlit.loaders import load_task
 from vrlit.tasks import Split, batches, make_task
 
@@ -437,5 +437,5 @@ def test_resizing_real_photographs_is_pils(mode):
     x = torch.stack([torch.from_numpy(np.array(im)).permute(2, 0, 1) for im in images])
     for size in (32, 96, 128, 192, 224, 256):
         want = torch.stack([torch.from_numpy(np.array(im.resize((size, size), Image.Resampling[mode.upper()]))).permute(2, 0, 1) for im in images])
-        assert torch.equal(tasks.resize(x, size, mode=mode), want)
-        if torch.cuda.is_available(): assert torch.equal(tasks.resize(x.cuda(), size, mode=mode).cpu(), want)
+        assert torch.equal(pixels.resize(x, size, mode=mode), want)
+        if torch.cuda.is_available(): assert torch.equal(pixels.resize(x.cuda(), size, mode=mode).cpu(), want)

@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .tasks import SHARE, Split, Task, _fits, _tqdm, counting_squares, make_task, resize
+from .pixels import resize, square
+from .tasks import SHARE, Split, Task, counting_squares, fits_memory, make_task, progress_bar
 
 # %% ../nbs/05_loaders.ipynb #1fdaaf69
 class _File(NamedTuple):
@@ -51,12 +52,7 @@ def _decode(file: _File, size: int, mode: str, crop: bool) -> np.ndarray:
     with _reading(file), file.open() as f, Image.open(f) as im:
         if getattr(im, 'is_animated', False) and im.format != 'MPO': # (a stereo photograph is none)
             raise ValueError(f'expected a still image, got an animation of {getattr(im, "n_frames", 2)} frames')
-        rgb = im.convert('RGB')
-        if crop:
-            from torchvision.transforms import InterpolationMode, functional as T
-            square = T.center_crop(T.resize(rgb, size, InterpolationMode(mode)), size)
-        else: square = rgb.resize((size, size), Image.Resampling[mode.upper()])
-        return np.asarray(square).transpose(2, 0, 1)
+        return np.asarray(square(im.convert('RGB'), size, mode=mode, crop=crop)).transpose(2, 0, 1)
 
 def _native_size(files) -> int | None:
     "The side of all these images, if they are squares of one size"
@@ -89,7 +85,7 @@ def _no_room(folder, cause=None, n_bytes=None):
 
 def _each(fn, files, what):
     "`fn` of every file, in order, a thousand at a time, with a bar if they are many"
-    with ThreadPoolExecutor() as pool, _tqdm(total=len(files), desc=what, disable=len(files) < 500) as bar:
+    with ThreadPoolExecutor() as pool, progress_bar(total=len(files), desc=what, disable=len(files) < 500) as bar:
         for i in range(0, len(files), 1000):
             try:
                 for result in pool.map(fn, files[i:i + 1000]):
@@ -148,7 +144,7 @@ def _read(parts: dict[str, tuple[list[_File], list[int]]], how: dict, memory: fl
     "Splits of {split: (files, labels)}, through one cached file; on disk if that is more than `memory` of what is free"
     parts = {k: pair for k, pair in parts.items() if len(pair[0])}
     images = _cached([f for files, _ in parts.values() for f in files], **how)
-    fits = _fits(images.nbytes, torch.device('cpu'), memory)
+    fits = fits_memory(images.nbytes, torch.device('cpu'), memory)
     views = np.split(images, np.cumsum([len(y) for _, y in parts.values()])[:-1])
     return {k: Split(np.array(x) if fits else x, y) for (k, (_, y)), x in zip(parts.items(), views)}
 

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 
 from .controls import CONTROLS, control_model
 from .reprogram import Reprogrammed
-from .tasks import Split, Task, _tqdm, augmentation, batches
+from .augment import augmentation
+from .tasks import Split, Task, batches, progress_bar
 
 # %% ../nbs/40_train.ipynb #99f5ca4c
 def lr_factor(
@@ -264,7 +265,7 @@ def fit(
     if hasattr(model.source, 'labels'): model.mapping.names = (model.source.labels, list(task.labels))
     initial = model.adapter()
     held, passed = dict.fromkeys(('last', 'selected'), initial), None
-    with _tqdm(total=epochs * len(task.train), unit=' images', unit_scale=True, disable=not progress) as bar, _stoppable(model, result, held):
+    with progress_bar(total=epochs * len(task.train), unit=' images', unit_scale=True, disable=not progress) as bar, _stoppable(model, result, held):
         for epoch in range(epochs):
             factor = lambda share, gamma: lr_factor(schedule, epoch + share, epochs, milestones, gamma)
             start = time.perf_counter()
@@ -318,7 +319,8 @@ def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, keep, c
 def _change(augment, flip, model, task):
     "The augmentation, at the size that the prompt resizes to"
     if not isinstance(augment, str): return augment
-    size = getattr(model.prompt, 'inner', None) or getattr(model.source, 'size', task.train.shape[1])
+    held = getattr(model.prompt, 'r', model.source) # one that knows a size
+    size = getattr(held, 'size', task.train.shape[1])
     return augmentation(augment, size, getattr(task, 'flip', True) if flip is None else flip)
 
 def _usable(device):

@@ -68,7 +68,7 @@ def run(rows, photographs, kind, task, name, seed, choice):
     build, prompt, mapping, arguments = TABLE[name]
     target = load(task, photographs, seed)
     source = build(vr.load_clip(), target)
-    model = vr.Reprogrammed(prompt(source) if prompt else vr.Watermark(source).requires_grad_(False), source, mapping(source.S, target.K))
+    model = vr.Reprogrammed(prompt(source) if prompt else vr.Resized(source), source, mapping(source.S, target.K))
     row = dict(kind=kind, task=task, method=name, seed=seed, choice=choice, texts=source.S)
     if kind == 'untrained':
         vr.update_mapping(model, target.train)

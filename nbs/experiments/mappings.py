@@ -39,7 +39,7 @@ TABLE = {
     'ILM (I + E)': (under(lambda S, K: vr.Residual(vr.ILM(S, K))), both),
     'BLM (I + E)': (under(lambda S, K: vr.Residual(vr.BLM(S, K))), both),
     'FullyMap': (lambda source, task, seed: vr.Reprogrammed(vr.Watermark(source), source, full(source, task, seed)), both),
-    'no prompt, FullyMap': (lambda source, task, seed: vr.Reprogrammed(vr.Watermark(source).requires_grad_(False), source, full(source, task, seed)), matrix),
+    'no prompt, FullyMap': (lambda source, task, seed: vr.Reprogrammed(vr.Resized(source), source, full(source, task, seed)), matrix),
     'linear probe': (lambda source, task, seed: vr.linear_probe(source, task.K, seed), matrix),
     'full fine-tuning': (lambda source, task, seed: vr.full_finetuning(source, task.K, seed), [dict(lr=lr) for lr in (.0003, .001, .003)])}
 small = [dict(lr=lr) for lr in (.0003, .001, .003)]

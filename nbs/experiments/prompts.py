@@ -47,7 +47,7 @@ def wanted():
 
 def run(_, task, source, prompt, seed):
     f_pre, target = vr.load_source(), vr.load_task(task)
-    if source == 'random': f_pre = vr.random_source(f_pre, f_pre.normalize(vr.unit(vr.resize(target.train[:256][0], f_pre.size))), seed)
+    if source == 'random': f_pre = vr.random_source(f_pre, f_pre.normalise(vr.unit(vr.resize(target.train[:256][0], f_pre.size))), seed)
     build, arguments = (TABLE | PATCHES | RECIPES)[prompt]
     model = vr.Reprogrammed(build(f_pre, seed), f_pre, vr.ILM(f_pre.S, target.K))
     result = vr.fit(model, target, seed=seed, **SETTINGS | arguments)

@@ -28,7 +28,7 @@ def load(name, task, seed):
     "The embedded source, or an architecture of timm with random weights, at 64 pixels"
     if name == 'embedded': return vr.load_source(size=64)
     f = vr.load_source(f'timm/{name}', weights=False, size=64)
-    return vr.random_source(f, f.normalize(vr.unit(vr.resize(task.train[:256][0], 64))), seed)
+    return vr.random_source(f, f.normalise(vr.unit(vr.resize(task.train[:256][0], 64))), seed)
 
 # ---- the approximation error on 200 images: bounds along a chain of spaces
 

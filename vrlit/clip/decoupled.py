@@ -7,6 +7,7 @@ __all__ = ['TopCounts', 'PRM', 'cluster', 'Decoupled', 'DecoupledSource']
 
 # %% ../../nbs/33_decoupled.ipynb #85781f10
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,8 +78,10 @@ def cluster(
 
 # %% ../../nbs/33_decoupled.ipynb #924fdca6
 class Decoupled(nn.Module):
-    "V prompts of a kind, each learned for its own group of texts (Cai et al., DVP, ICML 2025). `Decoupled(Padding(inner=192), V=3)` on the command line."
-    recipes = {k: v | dict(map_fast=True) for k, v in Padding.recipes.items() if k.endswith('clip')} # the matrix is counted in the training pass, as published
+    """V prompts of a kind, each learned for its own group of texts (Cai et al., DVP, ICML 2025).
+
+    `Decoupled(Padding(inner=192), V=3)` on the command line. In its recipes the matrix is counted in the training pass, as published."""
+    recipes = {k: v | dict(map_fast=True) for k, v in Padding.recipes.items() if k.endswith('clip')}
 
     def __init__(self,
         prompt: nn.Module, # copied V times
@@ -88,8 +91,22 @@ class Decoupled(nn.Module):
         if not isinstance(prompt, nn.Module): raise TypeError(f'prompt: expected a prompt, got {type(prompt).__name__}')
         if V < 1: raise ValueError(f'V: expected at least 1, got {V}')
         self.prompts = nn.ModuleList(copy.deepcopy(prompt) for _ in range(V))
-        self.inner = getattr(prompt, 'inner', None)                  # what an augmentation resizes to
         self.name = f'Decoupled({type(prompt).__name__}, V={V})'
+
+    @property
+    def prompt(self) -> nn.Module:
+        "The first of them."
+        return self.prompts[0]
+
+    @property
+    def V(self) -> int:
+        "The number of groups."
+        return len(self.prompts)
+
+    @property
+    def r(self) -> Any: # Pixels
+        "`r(x)` of each of them."
+        return self.prompt.r
 
     def forward(self,
         x: Tensor, # a batch [B, C, ., .]: uint8, or floats in [0, 1]

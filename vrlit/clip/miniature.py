@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..sources import _fit, load_source, read_weights
+from ..sources import load_source, load_weights, read_weights
 
 # %% ../../nbs/34_miniature.ipynb #7ab60d1a
 class HashedPieces:
@@ -90,7 +90,7 @@ class Miniature(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(10.).log()) # of 5, 10, 20 and 40 the best on photographs
         if weights:
             state = {k: v.float() for k, v in read_weights(str(files('vrlit') / 'data' / 'miniature.safetensors')).items()}
-            _fit(self.text, state, 'miniature.safetensors')
+            load_weights(self.text, state, 'miniature.safetensors')
 
     def encode_image(self,
         x: Tensor, # normalised images [B, 3, H, W]

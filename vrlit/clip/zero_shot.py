@@ -18,7 +18,7 @@ from ..mappings.one_to_one import OneToOne
 from ..mappings.semantic import _create
 from ..reprogram import Reprogrammed
 from ..sources import Source
-from ..tasks import _tqdm
+from ..tasks import progress_bar
 
 # %% ../../nbs/30_clip.ipynb #8d13590f
 class _Towers(nn.Module):
@@ -113,7 +113,7 @@ def _mean_embeddings(clip, texts, batch_size):
     "Of S lists of texts, [S, D]: as many texts at a time as a batch holds, whatever label they belong to"
     flat, owner = [t for ts in texts for t in ts], torch.tensor([s for s, ts in enumerate(texts) for _ in ts], device=clip.mean.device)
     sums = 0
-    for i in _tqdm(range(0, len(flat), batch_size), desc='texts', disable=len(flat) <= 1000):
+    for i in progress_bar(range(0, len(flat), batch_size), desc='texts', disable=len(flat) <= 1000):
         e = clip.encode(flat[i:i + batch_size], batch_size)
         sums = (sums if i else e.new_zeros(len(texts), e.shape[1])).index_add_(0, owner[i:i + batch_size], e)
     return F.normalize(sums, dim=-1)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..prompts.watermark import Watermark
+from ..pixels import Resized
 from ..reprogram import Frozen, Reprogrammed, mapping_table
 from ..sources import Source
 
@@ -119,7 +119,7 @@ def linear_probe(
 ) -> Reprogrammed:
     "No prompt, the features of the source, a linear layer: the baseline that visual prompting is compared with."
     f_pre = features(source)
-    return Reprogrammed(Watermark(source).requires_grad_(False), f_pre, FullyMap(f_pre.S, K, seed=seed))
+    return Reprogrammed(Resized(source), f_pre, FullyMap(f_pre.S, K, seed=seed))
 
 # %% ../../nbs/24_linear.ipynb #2c151f31
 class _FineTuned(nn.Module):
@@ -144,4 +144,4 @@ def full_finetuning(
     f_pre: Any = Frozen(nn.Identity())
     f_pre.size, f_pre.name, f_pre.labels = source.size, 'nothing', features(source).labels
     for k in 'mean', 'std': f_pre.register_buffer(k, getattr(source, k).clone(), persistent=False)
-    return Reprogrammed(Watermark(source).requires_grad_(False), f_pre, _FineTuned(source, K, seed))
+    return Reprogrammed(Resized(source), f_pre, _FineTuned(source, K, seed))

@@ -10,24 +10,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..pixels import Pixels
 from ..recipes import CLEAN
-from ..sources import Source, unit
-from ..tasks import resize
+from ..sources import Source
 
 # %% ../../nbs/15_affine_color.ipynb #4133f8d9
 class AffineColor(nn.Module):
-    """`f_in(x) = (C affine(r(x)) + b + delta - mean) / std`: the image is moved and coloured before the pattern is added, after ACAVP (Enomoto, arXiv 2510.07823, 2025).
+    """`f_in(x) = (C affine(r(x)) + b + delta - mean) / std`: the image is moved and coloured before the pattern is added.
 
-    Nothing is published but the paper; its steps and their order are followed, the parameters are the plainest that fit. All starts as the identity, or with the image shrunk by `scale`."""
+    After ACAVP (Enomoto, arXiv 2510.07823, 2025). Nothing is published but the paper; its steps and their order are followed,
+    the parameters are the plainest that fit. All starts as the identity, or with the image shrunk by `scale`."""
     pattern: nn.Parameter # delta, [C, H, H]
     affine: nn.Parameter # Theta, [2, 3]: where a pixel comes from, in -1 ... 1
     color: nn.Parameter # C, [C, C]
     shift: nn.Parameter # b, [C, 1, 1]
-    mean: Tensor # [C, 1, 1]
-    std: Tensor # [C, 1, 1]
-    space = 'pixel' # where the pattern is added
-    recipes = {'clean-resnet': dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1,
-                                    augment='trivial') | CLEAN} # ours, but for TrivialAugment: no settings of the paper were at hand
+    r: Pixels
+    recipes = {'clean-resnet': CLEAN | dict( # ours, but for TrivialAugment: no settings of the paper were at hand
+        epochs=200, batch_size=256, optimizer='adam', lr=.01,
+        schedule='multistep', milestones=(.5, .72), gamma=.1, augment='trivial')}
 
     def __init__(self,
         source: Source, # tells H, mean and std
@@ -36,19 +36,21 @@ class AffineColor(nn.Module):
         super().__init__()
         H, C = source.size, len(source.mean)
         if not 0 < scale <= 1: raise ValueError(f'scale: expected a number above 0, at most 1, got {scale}')
+        self.r = Pixels(source)
         self.pattern = nn.Parameter(torch.zeros(C, H, H)) # delta
         self.affine = nn.Parameter(torch.eye(2, 3) / scale) # Theta
         self.color = nn.Parameter(torch.eye(C)) # C
         self.shift = nn.Parameter(torch.zeros(C, 1, 1)) # b
-        for k in 'mean', 'std': self.register_buffer(k, getattr(source, k).clone(), persistent=False)
 
     def forward(self,
         x: Tensor, # a batch [B, C, ., .]: uint8, or floats in [0, 1]
     ) -> Tensor: # the source's input [B, C, H, H]
         "Resize unless it is the source's size already, move, colour, add the pattern, normalise."
-        x = unit(resize(x, self.pattern.shape[-1]), self.pattern.dtype)
-        x = F.grid_sample(x, F.affine_grid(self.affine.expand(len(x), 2, 3), list(x.shape), align_corners=False), align_corners=False)
-        x = torch.einsum('dc,bchw->bdhw', self.color, x)
-        return (x + self.shift + self.pattern - self.mean) / self.std
+        z = self.r(x)
+        grid = F.affine_grid(self.affine.expand(len(z), 2, 3), list(z.shape), align_corners=False)
+        z = torch.einsum('dc,bchw->bdhw', self.color, F.grid_sample(z, grid, align_corners=False))
+        return self.r.normalise(z + self.shift + self.pattern)
 
-    def extra_repr(self) -> str: return f'{sum(p.numel() for p in self.parameters()):,} numbers, {self.pattern.numel():,} of them the pattern'
+    def extra_repr(self) -> str:
+        n = sum(p.numel() for p in self.parameters())
+        return f'{n:,} numbers, {self.pattern.numel():,} of them the pattern'

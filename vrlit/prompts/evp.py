@@ -10,22 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..pixels import Pixels
 from ..recipes import paper_and_clean
-from ..sources import Source, unit
-from ..tasks import resize
+from ..sources import Source
 
 # %% ../../nbs/16_evp.ipynb #b26776fa
 class EVP(nn.Module):
     """`f_in(x) = (pad(r(x)) + M * delta - mean) / std`, with the gradient of delta divided by its norm (Wu et al., TMLR 2024).
 
-    The pattern starts at 0 and nothing bounds it. The gradient that reaches `pattern` is `M * g / (|g| + 1e-10)`, with g taken before the mask: to be used with plain `sgd`."""
+    The pattern starts at 0 and nothing bounds it. The gradient that reaches `pattern` is `M * g / (|g| + 1e-10)`, with g taken
+    before the mask: to be used with plain `sgd`."""
     pattern: nn.Parameter # delta, [C, H, H]
     mask: Tensor # M, [1, H, H]
-    mean: Tensor # [C, 1, 1]
-    std: Tensor # [C, 1, 1]
-    space = 'pixel' # where the pattern is added
+    r: Pixels
     official = dict(pattern='perturbation') # its names in the published code
-    recipes = paper_and_clean(**dict.fromkeys(('clip', 'resnet'), dict(epochs=1000, batch_size=256, optimizer='sgd', lr=70., schedule='cosine-epoch', augment='+0')))
+    recipes = paper_and_clean(**dict.fromkeys(('clip', 'resnet'), dict(
+        epochs=1000, batch_size=256, optimizer='sgd', lr=70., schedule='cosine-epoch', augment='+0')))
 
     def __init__(self,
         source: Source, # tells H, mean and std
@@ -34,21 +34,22 @@ class EVP(nn.Module):
         super().__init__()
         H = source.size
         self.width = round(30 / 224 * H) if width is None else width
-        if not 0 < self.width < H / 2: raise ValueError(f'width: expected 1 to {(H - 1) // 2}, less than half of the input of {source.name}, got {width}')
-        self.inner = H - 2 * self.width
+        if not 0 < self.width < H / 2:
+            raise ValueError(f'width: expected 1 to {(H - 1) // 2}, less than half of the input of {source.name}, got {width}')
+        h = H - 2 * self.width
+        self.r = Pixels(source, h, mode='bicubic')
         self.pattern = nn.Parameter(torch.zeros(len(source.mean), H, H)) # delta
-        self.register_buffer('mask', F.pad(torch.zeros(1, self.inner, self.inner), [self.width] * 4, value=1), persistent=False) # M
-        for k in 'mean', 'std': self.register_buffer(k, getattr(source, k).clone(), persistent=False)
+        self.register_buffer('mask', F.pad(torch.zeros(1, h, h), [self.width] * 4, value=1), persistent=False) # M
 
     def forward(self,
         x: Tensor, # a batch [B, C, ., .]: uint8, or floats in [0, 1]
     ) -> Tensor: # the source's input [B, C, H, H]
         "Resize (bicubic) to what the frame leaves, pad, add the pattern, normalise."
-        x = F.pad(unit(resize(x, self.inner, mode='bicubic'), self.pattern.dtype).clamp(0, 1), [self.width] * 4) # bicubic overshoots
         delta = self.pattern.view_as(self.pattern)
         if delta.requires_grad: delta.register_hook(lambda g: self.mask * g / (g.norm() + 1e-10))
-        return (x + delta - self.mean) / self.std
+        return self.r.normalise(F.pad(self.r(x), [self.width] * 4) + delta)
 
     def extra_repr(self) -> str:
         C, H, _ = self.pattern.shape
-        return f'{self.inner} in {H}, {C * int(self.mask.sum()):,} of {self.pattern.numel():,} pattern values learn'
+        learned = C * int(self.mask.sum())
+        return f'{self.r.size} in {H}, {learned:,} of {self.pattern.numel():,} pattern values learn'

@@ -9,9 +9,9 @@ __all__ = ['LowRank']
 import torch
 from torch import Tensor, nn
 
+from ..pixels import Pixels
 from ..recipes import paper_and_clean
-from ..sources import Source, unit
-from ..tasks import resize
+from ..sources import Source
 
 # %% ../../nbs/13_low_rank.ipynb #ca16cbb2
 class LowRank(nn.Module):
@@ -20,11 +20,10 @@ class LowRank(nn.Module):
     `B` starts at 0 and `A` at random, so the pattern starts at 0. Nothing bounds it."""
     left: nn.Parameter # B, [C, H, k]
     right: nn.Parameter # A, [C, k, H]
-    mean: Tensor # [C, 1, 1]
-    std: Tensor # [C, 1, 1]
-    space = 'pixel' # where the pattern is added
+    r: Pixels
     official = dict(left='left_bar', right='right_bar') # its names in the published code
-    recipes = paper_and_clean(resnet=dict(epochs=20, batch_size=256, optimizer='sgd', momentum=.9, lr=.02, weight_decay=1e-4, schedule='cosine'))
+    recipes = paper_and_clean(
+        resnet=dict(epochs=20, batch_size=256, optimizer='sgd', momentum=.9, lr=.02, weight_decay=1e-4, schedule='cosine'))
 
     def __init__(self,
         source: Source, # tells H, mean and std
@@ -35,9 +34,10 @@ class LowRank(nn.Module):
         super().__init__()
         H, C = source.size, len(source.mean)
         if not 0 < rank <= H: raise ValueError(f'rank: expected 1 to {H}, the input of {source.name}, got {rank}')
+        g = torch.Generator().manual_seed(seed)
+        self.rank, self.r = rank, Pixels(source)
         self.left = nn.Parameter(torch.zeros(C, H, rank)) # B
-        self.right = nn.Parameter(init * torch.randn(C, rank, H, generator=torch.Generator().manual_seed(seed))) # A
-        for k in 'mean', 'std': self.register_buffer(k, getattr(source, k).clone(), persistent=False)
+        self.right = nn.Parameter(init * torch.randn(C, rank, H, generator=g)) # A
 
     @property
     def pattern(self) -> Tensor:
@@ -48,7 +48,7 @@ class LowRank(nn.Module):
         x: Tensor, # a batch [B, C, ., .]: uint8, or floats in [0, 1]
     ) -> Tensor: # the source's input [B, C, H, H]
         "Resize unless it is the source's size already, add the pattern, normalise."
-        return (unit(resize(x, self.left.shape[1]), self.left.dtype) + self.pattern - self.mean) / self.std
+        return self.r.normalise(self.r(x) + self.pattern)
 
     def extra_repr(self) -> str:
         C, H, k = self.left.shape

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..pixels import Pixels
 from ..recipes import paper_and_clean
-from ..sources import Source, unit
-from ..tasks import resize
+from ..sources import Source
 
 # %% ../../nbs/10_padding.ipynb #c434f72f
 def margins(
@@ -31,13 +31,13 @@ class Padding(nn.Module):
     no prompt at all there, and the first label mapping sees the difference."""
     pattern: nn.Parameter # delta, [C, H, H]
     mask: Tensor # M, [1, H, H]
-    mean: Tensor # [C, 1, 1]
-    std: Tensor # [C, 1, 1]
-    space = 'pixel' # where the pattern is added
+    r: Pixels
     official = dict(pattern='program', mask='mask') # its names in the published code
     recipes = paper_and_clean(
-        resnet=dict(epochs=200, batch_size=128, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1),
-        clip=dict(epochs=200, batch_size=64, optimizer='sgd', momentum=.9, lr=40., schedule='cosine', augment='resized-crop')) # inner=192 on CLIP, as AttrVR and DVP
+        resnet=dict(epochs=200, batch_size=128, optimizer='adam', lr=.01,
+                    schedule='multistep', milestones=(.5, .72), gamma=.1),
+        clip=dict(epochs=200, batch_size=64, optimizer='sgd', momentum=.9, lr=40., schedule='cosine', # inner=192 on CLIP,
+                  augment='resized-crop')) # as AttrVR and DVP
 
     def __init__(self,
         source: Source, # tells H, mean and std
@@ -46,17 +46,15 @@ class Padding(nn.Module):
         super().__init__()
         H, h = source.size, source.size // 2 if inner is None else inner
         if not 0 < h <= H: raise ValueError(f'inner: expected a side from 1 to {H}, the input of {source.name}, got {inner}')
-        self.inner, self.margins = h, margins(h, H)
+        self.inner, self.margins, self.r = h, margins(h, H), Pixels(source, h)
         self.pattern = nn.Parameter(torch.zeros(len(source.mean), H, H))  # delta
         self.register_buffer('mask', F.pad(torch.zeros(1, h, h), self.margins, value=1), persistent=False)  # M
-        for k in 'mean', 'std': self.register_buffer(k, getattr(source, k).clone(), persistent=False)
 
     def forward(self,
         x: Tensor, # a batch [B, C, ., .]: uint8, or floats in [0, 1]
     ) -> Tensor: # the source's input [B, C, H, H]
         "Resize to `inner` unless it is that size already, pad, add the pattern, normalise."
-        x = unit(resize(x, self.inner), self.pattern.dtype)
-        return (F.pad(x, self.margins) + self.mask * self.pattern.sigmoid() - self.mean) / self.std
+        return self.r.normalise(F.pad(self.r(x), self.margins) + self.mask * self.pattern.sigmoid())
 
     def extra_repr(self) -> str:
         C, H, _ = self.pattern.shape

@@ -10,23 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..pixels import Pixels
 from .padding import margins
 from ..recipes import paper_and_clean
-from ..sources import Source, unit
-from ..tasks import resize
+from ..sources import Source
 
 # %% ../../nbs/14_scale.ipynb #ad664b96
 class Scale(nn.Module):
-    """`f_in(x) = (scale(pad(x)) + M * sigmoid(delta) - mean) / std`: a learned frame around an image of learned size (AutoVP; Tsao et al., ICLR 2024).
+    """`f_in(x) = (scale(pad(x)) + M * sigmoid(delta) - mean) / std`: a learned frame around an image of learned size.
 
-    The mask follows the scale but has no gradient: the scale learns from the image's pixels alone, as in the published code. There the scale is cut to 0.1 ... 5 after each step; here the
-    prompt uses it cut, so that it stops learning beyond."""
+    AutoVP; Tsao et al., ICLR 2024. The mask follows the scale but has no gradient: the scale learns from the image's pixels
+    alone, as in the published code. There the scale is cut to 0.1 ... 5 after each step; here the prompt uses it cut, so that
+    it stops learning beyond."""
     pattern: nn.Parameter # delta, [C, H, H]
     scale: nn.Parameter # sigma, []
-    mean: Tensor # [C, 1, 1]
-    std: Tensor # [C, 1, 1]
-    space = 'pixel' # where the pattern is added
-    recipes = paper_and_clean(resnet=dict(epochs=200, batch_size=128, optimizer='adam', lr=.001, schedule='multistep', milestones=(.5, .72), gamma=.1))
+    r: Pixels
+    recipes = paper_and_clean(resnet=dict(epochs=200, batch_size=128, optimizer='adam', lr=.001,
+                                          schedule='multistep', milestones=(.5, .72), gamma=.1))
 
     def __init__(self,
         source: Source, # tells H, mean and std
@@ -38,10 +38,9 @@ class Scale(nn.Module):
         h = round(128 / 224 * H) if inner is None else inner
         if not 0 < h <= H: raise ValueError(f'inner: expected a side from 1 to {H}, the input of {source.name}, got {inner}')
         if not .1 <= scale <= 5: raise ValueError(f'scale: expected 0.1 to 5, got {scale}')
-        self.inner, self.margins = h, margins(h, H)
+        self.inner, self.margins, self.r = h, margins(h, H), Pixels(source, h)
         self.pattern = nn.Parameter(torch.zeros(len(source.mean), H, H)) # delta
         self.scale = nn.Parameter(torch.tensor(float(scale))) # sigma
-        for k in 'mean', 'std': self.register_buffer(k, getattr(source, k).clone(), persistent=False)
 
     @property
     def mask(self) -> Tensor:
@@ -56,10 +55,10 @@ class Scale(nn.Module):
         x: Tensor, # a batch [B, C, ., .]: uint8, or floats in [0, 1]
     ) -> Tensor: # the source's input [B, C, H, H]
         "Resize to `inner` unless it is that size already, pad, scale about the centre, add the pattern, normalise."
-        x = F.pad(unit(resize(x, self.inner), self.pattern.dtype), self.margins)
-        theta = torch.eye(2, 3, dtype=x.dtype, device=x.device) / self._sigma()
-        x = F.grid_sample(x, F.affine_grid(theta.expand(len(x), 2, 3), list(x.shape), align_corners=True), align_corners=True)
-        return (x + self.mask * self.pattern.sigmoid() - self.mean) / self.std
+        z = F.pad(self.r(x), self.margins)
+        theta = torch.eye(2, 3, dtype=z.dtype, device=z.device) / self._sigma()
+        grid = F.affine_grid(theta.expand(len(z), 2, 3), list(z.shape), align_corners=True)
+        return self.r.normalise(F.grid_sample(z, grid, align_corners=True) + self.mask * self.pattern.sigmoid())
 
     def _sigma(self): return self.scale.clamp(.1, 5)
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..pixels import Pixels
 from ..recipes import paper_and_clean
-from ..sources import Source, unit
-from ..tasks import resize
+from ..sources import Source
 
 # %% ../../nbs/12_smm.ipynb #ce43213b
 class _Mean(nn.Module):
@@ -50,61 +50,60 @@ def enlarge(
 
 # %% ../../nbs/12_smm.ipynb #50730757
 class SMM(nn.Module):
-    """`f_in(x) = r(x) + delta * up(f_mask(r(x)))`: a shared pattern that shows where, and in the colour, that a small network chooses for each image.
+    """`f_in(x) = r(x) + delta * up(f_mask(r(x)))`: a shared pattern, through a mask that a small network makes of each image.
 
-    Cai et al., *Sample-specific Masks for Visual Reprogramming-based Prompting*, ICML 2024, section 3. `r(x)` is resized and normalised. The pattern starts at 0, the mask generator
-    at random. Its batch norm takes the batch's statistics in training, and running ones in evaluation."""
+    Cai et al., *Sample-specific Masks for Visual Reprogramming-based Prompting*, ICML 2024, section 3. `r(x)` is resized and
+    normalised. The pattern starts at 0, the mask generator at random. Its batch norm takes the batch's statistics in training,
+    and running ones in evaluation."""
     pattern: nn.Parameter # delta, [C, H, H]
     mask_generator: nn.Sequential # f_mask
-    mean: Tensor # [C, 1, 1]
-    std: Tensor # [C, 1, 1]
-    space = 'normalised' # where the pattern is added
+    r: Pixels
     official = dict(pattern='program', mask_generator='priority') # its names in the published code
     recipes = paper_and_clean(
-        resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+32'),
-        vit=dict(epochs=200, batch_size=256, optimizer='adam', lr=dict(pattern=.01, mask_generator=.001), schedule='multistep', milestones=(.5, .72),
-                 gamma=dict(pattern=.1, mask_generator=1.), augment='+32')) # with layers=6
+        resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01,
+                    schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+32'),
+        vit=dict(epochs=200, batch_size=256, optimizer='adam', lr=dict(pattern=.01, mask_generator=.001), # with layers=6
+                 schedule='multistep', milestones=(.5, .72), gamma=dict(pattern=.1, mask_generator=1.), augment='+32'))
 
     def __init__(self,
         source: Source, # tells H, mean and std
         patch: int = 8, # 2^l: a mask value for each patch x patch pixels
         layers: int = 5, # of the mask generator: 5 (published for ResNets) or 6 (for ViTs)
         channels: int = 3, # of the mask: one for each colour, or 1 for all
-        train_body: bool = True, # False: of the mask generator only the last convolution (of three channels) learns, what is before it stays as it was drawn
+        train_body: bool = True, # False: of the mask generator only the last convolution (of three channels) learns
         seed: int = 0, # of the mask generator's first weights
     ):
         super().__init__()
         H, C = source.size, len(source.mean)
         if layers not in (5, 6): raise ValueError(f'layers: expected 5 or 6, got {layers}')
         known = [2**l for l in range(layers)]
-        if patch not in known: raise ValueError(f'patch: expected one of {", ".join(map(str, known))} with {layers} layers, got {patch}')
+        if patch not in known:
+            raise ValueError(f'patch: expected one of {", ".join(map(str, known))} with {layers} layers, got {patch}')
         if patch > H: raise ValueError(f'patch: expected at most {H}, the input of {source.name}, got {patch}')
         if channels not in (1, C): raise ValueError(f'channels: expected 1 or {C}, got {channels}')
-        self.patch = patch
+        self.patch, self.layers, self.channels, self.train_body, self.r = patch, layers, channels, train_body, Pixels(source)
         self.pattern = nn.Parameter(torch.zeros(C, H, H)) # delta
         with torch.random.fork_rng([]):
             torch.default_generator.manual_seed(seed)
             self.mask_generator = mask_generator(patch, layers, channels, C)
         for name, layer in self.mask_generator.named_children(): layer.requires_grad_(train_body or name == 'conv6')
-        for k in 'mean', 'std': self.register_buffer(k, getattr(source, k).clone(), persistent=False)
 
     def forward(self,
         x: Tensor, # a batch [B, C, ., .]: uint8, or floats in [0, 1]
     ) -> Tensor: # the source's input [B, C, H, H]
         "Resize unless it is the source's size already, normalise, add the pattern through the masks."
-        r = self._r(x)
+        r = self.r.normalise(self.r(x))
         return r + self.pattern * self._up(self.mask_generator(r))
 
     def masks(self,
         x: Tensor, # a batch [B, C, ., .]: uint8, or floats in [0, 1]
     ) -> Tensor: # [B, C or 1, H, H]
         "What the pattern is multiplied with: a mask for each image."
-        return self._up(self.mask_generator(self._r(x)))
+        return self._up(self.mask_generator(self.r.normalise(self.r(x))))
 
-    def _r(self, x): return (unit(resize(x, self.pattern.shape[-1]), self.pattern.dtype) - self.mean) / self.std
-    def _up(self, m): return enlarge(m, self.patch, self.pattern.shape[-1])
+    def _up(self, m): return enlarge(m, self.patch, self.r.size)
 
-    def extra_repr(self) -> str: return f'{self.pattern.numel():,} pattern values, patches of {self.patch} in {self.pattern.shape[-1]}'
+    def extra_repr(self) -> str: return f'{self.pattern.numel():,} pattern values, patches of {self.patch} in {self.r.size}'
 
 # %% ../../nbs/12_smm.ipynb #df52fe8f
 class SamplePattern(SMM):

@@ -10,53 +10,54 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..pixels import Pixels
 from ..recipes import paper_and_clean
-from ..sources import Source, unit
-from ..tasks import resize
+from ..sources import Source
 
 # %% ../../nbs/11_watermark.ipynb #c249f28e
 class Watermark(nn.Module):
     """`f_in(x) = (r(x) - mean) / std + M * delta`: a learned border, or a whole picture, over the resized image.
 
-    Bahng et al., 2022, with `width=30, init=1`; narrow, medium and full in Cai et al. (SMM), ICML 2024. The pattern starts at 0, as in SMM's code: before
-    training the source sees the image as it is."""
+    Bahng et al., 2022, with `width=30, init=1`; narrow, medium and full in Cai et al. (SMM), ICML 2024. The pattern starts
+    at 0, as in SMM's code: before training the source sees the image as it is."""
     pattern: nn.Parameter # delta, [C, H, H]
     mask: Tensor # M, [1, H, H]
-    mean: Tensor # [C, 1, 1]
-    std: Tensor # [C, 1, 1]
-    space = 'normalised' # where the pattern is added
+    r: Pixels
     official = dict(pattern='program', mask='mask') # its names in the published code
     recipes = paper_and_clean(
-        resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+32'), # as SMM's baselines
-        blm=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+4'),
-        bahng=dict(epochs=1000, batch_size=128, optimizer='sgd', momentum=.9, lr=40., schedule='cosine'), # width=30, init=1; without its 1,000 steps of warm-up
-        clip=dict(epochs=200, batch_size=128, optimizer='sgd', momentum=.9, lr=40., schedule='cosine')) # width=30 on CLIP, as ILM-VP
+        resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, # as SMM's baselines
+                    schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+32'),
+        blm=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01,
+                 schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+4'),
+        bahng=dict(epochs=1000, batch_size=128, optimizer='sgd', momentum=.9, lr=40., # width=30, init=1;
+                   schedule='cosine'), # without its 1,000 steps of warm-up
+        clip=dict(epochs=200, batch_size=128, optimizer='sgd', momentum=.9, lr=40., # width=30 on CLIP, as ILM-VP
+                  schedule='cosine'))
 
     def __init__(self,
         source: Source, # tells H, mean and std
-        width: int | str | None = None, # of the border: pixels, 'narrow' (28 of 224) or 'medium' (56); None, 'full', or from half of H on: the full image
+        width: int | str | None = None, # of the border: pixels, 'narrow' (28 of 224), 'medium' (56), or None or 'full': all of it
         init: float = 0., # standard deviation of the pattern at the start; 0: no pattern
         seed: int = 0, # of that
     ):
         super().__init__()
         H = source.size
-        self.width = _width(width, H)
+        self.width, self.r = _width(width, H), Pixels(source)
         mask = torch.ones(1, H, H) # M
         mask[:, self.width:H - self.width, self.width:H - self.width] = 0
         self.pattern = nn.Parameter(_drawn((len(source.mean), H, H), init, seed)) # delta
         self.register_buffer('mask', mask, persistent=False)
-        for k in 'mean', 'std': self.register_buffer(k, getattr(source, k).clone(), persistent=False)
 
     def forward(self,
         x: Tensor, # a batch [B, C, ., .]: uint8, or floats in [0, 1]
     ) -> Tensor: # the source's input [B, C, H, H]
         "Resize unless it is the source's size already, normalise, add the pattern."
-        x = unit(resize(x, self.pattern.shape[-1]), self.pattern.dtype)
-        return (x - self.mean) / self.std + self.mask * self.pattern
+        return self.r.normalise(self.r(x)) + self.mask * self.pattern
 
     def extra_repr(self) -> str:
         C, H, _ = self.pattern.shape
-        return f'border of {self.width} in {H}, {C * int(self.mask.sum()):,} of {self.pattern.numel():,} pattern values show'
+        shown = C * int(self.mask.sum())
+        return f'border of {self.width} in {H}, {shown:,} of {self.pattern.numel():,} pattern values show'
 
 # %% ../../nbs/11_watermark.ipynb #3c8ed145
 def _width(width, H):
@@ -69,14 +70,14 @@ def _drawn(shape, std, seed): return std * torch.randn(shape, generator=torch.Ge
 
 # %% ../../nbs/11_watermark.ipynb #45b992a2
 class Patch(nn.Module):
-    """`f_in(x) = (r(x) - mean) / std + delta` on a square: in the upper left corner, or somewhere else for each training batch (Bahng et al., 2022).
+    """`f_in(x) = (r(x) - mean) / std + delta` on a square: in the upper left corner, or elsewhere for each training batch.
 
-    Evaluation is deterministic: the patch is at `place`, which is the corner, or for a random patch the middle."""
+    Bahng et al., 2022. Evaluation is deterministic: the patch is at `place`, which is the corner, or for a random patch
+    the middle."""
     pattern: nn.Parameter # delta, [C, p, p]
-    mean: Tensor # [C, 1, 1]
-    std: Tensor # [C, 1, 1]
-    space = 'normalised' # where the pattern is added
-    recipes = paper_and_clean(resnet=dict(epochs=1000, batch_size=128, optimizer='sgd', momentum=.9, lr=40., schedule='cosine')) # without its 1,000 steps of warm-up
+    r: Pixels
+    recipes = paper_and_clean( # without its 1,000 steps of warm-up
+        resnet=dict(epochs=1000, batch_size=128, optimizer='sgd', momentum=.9, lr=40., schedule='cosine'))
 
     def __init__(self,
         source: Source, # tells H, mean and std
@@ -89,18 +90,18 @@ class Patch(nn.Module):
         H = source.size
         p = round(30 / 224 * H) if side is None else side
         if not 0 < p <= H: raise ValueError(f'side: expected 1 to {H}, the input of {source.name}, got {side}')
-        self.size, self.random = H, random
+        self.side, self.random, self.r = p, random, Pixels(source)
         self.place = ((H - p) // 2,) * 2 if random else (0, 0) # upper left pixel of the patch: row, column
         self.pattern = nn.Parameter(_drawn((len(source.mean), p, p), init, seed)) # delta
-        for k in 'mean', 'std': self.register_buffer(k, getattr(source, k).clone(), persistent=False)
 
     def forward(self,
         x: Tensor, # a batch [B, C, ., .]: uint8, or floats in [0, 1]
     ) -> Tensor: # the source's input [B, C, H, H]
         "Resize unless it is the source's size already, normalise, add the patch."
-        x = unit(resize(x, self.size), self.pattern.dtype)
-        free = self.size - self.pattern.shape[-1]
+        free = self.r.size - self.side
         i, j = torch.randint(free + 1, (2,)).tolist() if self.random and self.training else self.place
-        return (x - self.mean) / self.std + F.pad(self.pattern, (j, free - j, i, free - i))
+        return self.r.normalise(self.r(x)) + F.pad(self.pattern, (j, free - j, i, free - i))
 
-    def extra_repr(self) -> str: return f'{self.pattern.shape[-1]} in {self.size}, ' + ('anywhere in training, ' if self.random else '') + f'at {self.place} in evaluation'
+    def extra_repr(self) -> str:
+        training = 'anywhere in training, ' if self.random else ''
+        return f'{self.side} in {self.r.size}, {training}at {self.place} in evaluation'

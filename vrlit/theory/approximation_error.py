@@ -19,8 +19,8 @@ from ..prompts.scale import Scale
 from ..prompts.smm import SMM, SamplePattern
 from ..prompts.watermark import Patch, Watermark
 from ..reprogram import Reprogrammed
-from ..sources import Source, load_source, unit
-from ..tasks import resize
+from ..pixels import resize, unit
+from ..sources import Source, load_source
 
 # %% ../../nbs/50_approximation_error.ipynb #5db9654e
 def shared_pattern(
@@ -28,9 +28,9 @@ def shared_pattern(
 ) -> Tensor | None: # delta, [C, H, H]; None if the prompt adds no such thing
     "`delta` with `f_in(x) = r(x) + delta` for every image: what a watermark, a patch or a pattern of low rank comes to, in normalised space."
     if isinstance(prompt, Watermark): return prompt.mask * prompt.pattern
-    if isinstance(prompt, LowRank): return prompt.pattern / prompt.std
+    if isinstance(prompt, LowRank): return prompt.pattern / prompt.r.std
     if isinstance(prompt, Patch):
-        (i, j), free = prompt.place, prompt.size - prompt.pattern.shape[-1]
+        (i, j), free = prompt.place, prompt.r.size - prompt.side
         return F.pad(prompt.pattern, (j, free - j, i, free - i))
     return None
 
@@ -43,7 +43,7 @@ def _ones(smm):
 
 def _factors(delta, prompt):
     "`delta = B A`, by a singular value decomposition, the two halves alike"
-    U, S, V = torch.linalg.svd(delta * prompt.std)
+    U, S, V = torch.linalg.svd(delta * prompt.r.std)
     k = prompt.left.shape[-1]
     if (S[:, k:] > 1e-5 * S.amax()).any(): raise ValueError(f'into: expected a rank of at least {int((S > 1e-5 * S.amax()).sum(1).max())}, that of the pattern, got {k}')
     prompt.left.copy_(U[..., :k] * S[:, None, :k].sqrt()); prompt.right.copy_(S[:, :k, None].sqrt() * V[:, :k])
@@ -57,7 +57,7 @@ def _show(delta, into):
     elif isinstance(into, SMM) and not isinstance(into, SamplePattern): _ones(into); into.pattern.copy_(delta)
     elif isinstance(into, AffineColor):
         for p, v in (into.affine, torch.eye(2, 3)), (into.color, torch.eye(len(delta))), (into.shift, 0): p.copy_(torch.as_tensor(v))
-        into.pattern.copy_(delta * into.std)
+        into.pattern.copy_(delta * into.r.std)
     else: return False
     return True
 
@@ -131,7 +131,7 @@ def least_error(
 
 def _left(prompt, x, t):
     "The sum of squares that is left over"
-    resized = lambda size: (unit(resize(x, size), torch.float64) - prompt.mean) / prompt.std
+    resized = lambda size: (unit(resize(x, size), torch.float64) - prompt.r.mean) / prompt.r.std
     if isinstance(prompt, Padding): return _framed(prompt, resized(prompt.inner), t)
     R = t - resized(t.shape[-1])
     if isinstance(prompt, SMM): return _masked(R, prompt.patch, isinstance(prompt, SamplePattern), hasattr(prompt.mask_generator, 'conv6'))
@@ -150,8 +150,8 @@ def _filled(prompt):
 # %% ../../nbs/50_approximation_error.ipynb #fb569b07
 def _framed(prompt, r, t):
     "The mean of the wishes in the frame, as far as it is a picture; the image inside"
-    wish, inside = t * prompt.std + prompt.mean, 1 - prompt.mask
-    frame = (wish - wish.mean(0).clamp(0, 1)) / prompt.std
+    wish, inside = t * prompt.r.std + prompt.r.mean, 1 - prompt.mask
+    frame = (wish - wish.mean(0).clamp(0, 1)) / prompt.r.std
     return (frame * prompt.mask).square().sum() + ((F.pad(r, prompt.margins) - t) * inside).square().sum()
 
 def _masked(R, patch, alone, colours):

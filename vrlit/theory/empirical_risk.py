@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..controls import batch_statistics
 from ..reprogram import Reprogrammed
-from ..tasks import Split, _tqdm
+from ..tasks import Split, progress_bar
 from .approximation_error import witness
 from ..train import _device, _optimizers, lr_factor
 
@@ -95,7 +95,7 @@ def risk_chain(
 
     The lowest of a space's rows is its bound. A bound of zero_one is inherited from every smaller space, since what is found there is in the larger one as well."""
     rows: list[dict] = []
-    with _tqdm(total=restarts * (2 * len(spaces) - 1) * settings.get('steps', 300), unit=' steps', disable=not progress) as bar:
+    with progress_bar(total=restarts * (2 * len(spaces) - 1) * settings.get('steps', 300), unit=' steps', disable=not progress) as bar:
         for seed in range(restarts):
             found: dict[str, dict] = {} # name -> the best row so far, with its prompt
             for name, build in spaces.items():
