@@ -22,9 +22,10 @@ def test_what_objects_show(tmp_path):
     assert '1,000 (tench, goldfish' in source and '32 x 32 pixels' in source
     assert '10 labels' in task and len(pictures(task)) == 10 and pictures(task)[0].size == (4 * 40, 40)
     assert '2 epochs' in result and pictures(result)[0].width > 500
-    rows = re.findall(r'<tr><td>(\d)</td><td[^>]*>([^<]+)</td></tr>', mapping)
+    rows = lambda html: re.findall(r'<tr><td>(\d)</td><td[^>]*>([^<]+)</td></tr>', html)
     names = __import__('vrlit').imagenet_labels()
-    assert [t for t, _ in rows] == [*'0123456789'] and all(s in names for _, s in rows)
+    assert [t for t, _ in rows(model)] == [t for t, _ in rows(mapping)] == [*'0123456789']
+    assert all(s in names for _, s in rows(model)) and all('source label' in s for _, s in rows(mapping)) # names live on the model
     assert 'Padding' in model and 'embedded' in model
 
 def pictures(html): return [Image.open(io.BytesIO(base64.b64decode(b))) for b in re.findall(r'base64,([^"]+)"', html)]
@@ -36,5 +37,6 @@ def test_names_are_escaped():
     html = task._repr_html_()
     assert '<script>' not in html and '&lt;script&gt;' in html and 'a &amp; b' in html
     mapping = vr.RLM(2, 2, [0, 1])
-    mapping.names = ['<i>', 'x'], task.labels
-    assert '<i>' not in mapping._repr_html_() and '<script>' not in mapping._repr_html_()
+    source = vr.load_source(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2)), size=4, labels=['<i>', 'x'])
+    html = vr.Reprogrammed(vr.Resized(source), source, mapping, task.labels)._repr_html_()
+    assert '<i>' not in html.replace('<i>f_', '') and '&lt;i&gt;' in html and '<script>' not in html and '&lt;script&gt;' in html

@@ -170,8 +170,8 @@ def test_what_every_mapping_promises(name, dtype):
     again.load_state_dict(mapping.state_dict())
     assert torch.equal(again(logits), mapping(logits))
     with pytest.raises(ValueError, match=r'logits: expected \[B, 12\], got \[50, 11\]'): mapping(logits[:, 1:])
-    mapping.names = [f's{i}' for i in range(12)], list('abcd')
-    assert '>d<' in mapping._repr_html_()
+    assert isinstance(mapping, vr.LabelMapping) and '<table>' in mapping._repr_html_()
+    assert '>d<' in vr.mapping_table(mapping, [f's{i}' for i in range(12)], list('abcd'))
 
 SPECS = dict.fromkeys(BUILD) | {'Residual': 'Residual(BLM(laplace=2.))', 'BLMPlus': 'BLMPlus(topk=2)', 'Sinkhorn': 'Sinkhorn(epsilon=.5)', 'SeMap': 'SeMap(per_target=2)', 'AttrVR': 'AttrVR(kinds=1, k=2)', 'PRM': 'PRM(k=2)'}
 

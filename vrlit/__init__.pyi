@@ -1,5 +1,6 @@
 # Written by .ci/stub.py from nbdev's index.
 from . import augment as augment
+from . import baselines as baselines
 from . import cli as cli
 from . import clip as clip
 from . import controls as controls
@@ -19,6 +20,9 @@ from .augment import Augment as Augment
 from .augment import ResizedCrop as ResizedCrop
 from .augment import TrivialAugment as TrivialAugment
 from .augment import augmentation as augmentation
+from .baselines import features as features
+from .baselines import full_finetuning as full_finetuning
+from .baselines import linear_probe as linear_probe
 from .clip.attributes import AttrVR as AttrVR
 from .clip.attributes import attribute_texts as attribute_texts
 from .clip.attributes import example_attributes as example_attributes
@@ -38,7 +42,9 @@ from .clip.zero_shot import ensemble_templates as ensemble_templates
 from .clip.zero_shot import fold as fold
 from .clip.zero_shot import label_texts as label_texts
 from .clip.zero_shot import load_clip as load_clip
+from .controls import Comparison as Comparison
 from .controls import batch_statistics as batch_statistics
+from .controls import compare as compare
 from .controls import constant_images as constant_images
 from .controls import control_model as control_model
 from .controls import random_source as random_source
@@ -51,13 +57,12 @@ from .mappings.bayesian import bayesian_weights as bayesian_weights
 from .mappings.counts import LabelCounts as LabelCounts
 from .mappings.linear import FullyMap as FullyMap
 from .mappings.linear import Residual as Residual
-from .mappings.linear import features as features
-from .mappings.linear import full_finetuning as full_finetuning
-from .mappings.linear import linear_probe as linear_probe
 from .mappings.one_to_one import FLM as FLM
 from .mappings.one_to_one import ILM as ILM
 from .mappings.one_to_one import OneToOne as OneToOne
 from .mappings.one_to_one import RLM as RLM
+from .mappings.one_to_one import check_enough as check_enough
+from .mappings.one_to_one import fill_free as fill_free
 from .mappings.one_to_one import greedy_assignment as greedy_assignment
 from .mappings.optimal import OLM as OLM
 from .mappings.optimal import optimal_assignment as optimal_assignment
@@ -65,7 +70,6 @@ from .mappings.semantic import SeMap as SeMap
 from .mappings.semantic import descriptions as descriptions
 from .mappings.semantic import semantic_assignment as semantic_assignment
 from .mappings.semantic import similarity as similarity
-from .mappings.semantic import text_encoder as text_encoder
 from .mappings.sinkhorn import Sinkhorn as Sinkhorn
 from .mappings.sinkhorn import sinkhorn_weights as sinkhorn_weights
 from .official import from_official as from_official
@@ -91,15 +95,21 @@ from .prompts.watermark import Patch as Patch
 from .prompts.watermark import Watermark as Watermark
 from .recipes import paper_and_clean as paper_and_clean
 from .reprogram import Frozen as Frozen
+from .reprogram import LabelMapping as LabelMapping
 from .reprogram import Reprogrammed as Reprogrammed
+from .reprogram import Statistics as Statistics
 from .reprogram import mapped_names as mapped_names
 from .reprogram import mapping_table as mapping_table
 from .sources import Source as Source
+from .sources import encode_texts as encode_texts
 from .sources import imagenet_labels as imagenet_labels
 from .sources import list_sources as list_sources
+from .sources import load_open_clip as load_open_clip
 from .sources import load_source as load_source
 from .sources import load_weights as load_weights
+from .sources import read_texts as read_texts
 from .sources import read_weights as read_weights
+from .sources import text_encoder as text_encoder
 from .tasks import OnDisk as OnDisk
 from .tasks import Split as Split
 from .tasks import Task as Task
@@ -125,9 +135,13 @@ from .theory.mapping_quality import semantic_agreement as semantic_agreement
 from .theory.mapping_quality import show_flow as show_flow
 from .train import Result as Result
 from .train import Score as Score
+from .train import device_of as device_of
+from .train import eval_mode as eval_mode
 from .train import evaluate as evaluate
 from .train import fit as fit
 from .train import lr_factor as lr_factor
+from .train import make_optimizers as make_optimizers
 from .train import update_mapping as update_mapping
+from .train import usable_device as usable_device
 
 __version__: str

@@ -197,13 +197,13 @@ def _recipe(prompt, name: str | None) -> dict:
 # %% ../nbs/49_cli.ipynb #92c20f47
 def _text_source(name, texts, labels, seed, device, V=None, m=None, **kwargs):
     "A CLIP with written labels"
-    from vrlit.train import _usable
+    from vrlit.train import usable_device
     if texts is None or '{}' in texts: written = vr.label_texts(labels, *[texts] if texts else [])
     elif texts == 'ensemble': written = vr.label_texts(labels, vr.ensemble_templates())
     elif texts == 'templates': written = vr.text_prompts(labels)
     elif texts.endswith('.json'): written = vr.attribute_texts(*texts.split(','), labels=labels, m=m, seed=seed)
     else: raise ValueError(f"--texts: expected a template with a {{}} for the name, 'ensemble', 'templates', or .json files of descriptions, got {texts!r}")
-    clip, files = vr.load_clip(name, **kwargs).to(_usable(device)), len(texts.split(',')) if texts else 1
+    clip, files = vr.load_clip(name, **kwargs).to(usable_device(device)), len(texts.split(',')) if texts else 1
     if V is None: return vr.TextSource(clip, written, list(labels) if len(written) == len(labels) else None)
     return vr.DecoupledSource(clip, written, [s * len(labels) * files // len(written) % files for s in range(len(written))] if V == 'files' else V)
 
@@ -241,7 +241,8 @@ def _written_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
-def _write(folder: Path, config: dict, result, model, task):
+def _write(folder: Path, config: dict, compared, model, task):
+    result = compared.result
     import torch
     from PIL import Image
     from safetensors.torch import save_file
@@ -249,7 +250,8 @@ def _write(folder: Path, config: dict, result, model, task):
     as_json = lambda name, value: (folder / name).write_text(json.dumps(value, indent=1, default=str) + '\n', encoding='utf-8')
     as_json('config.json', config)
     as_json('result.json', dataclasses.asdict(result) | {k: getattr(result, k) for k in ('last', 'selected', 'test_best')} |
-            ({'share': result.share()} if 'random' in result.controls else {}))
+            dict(controls={k: dataclasses.asdict(r) for k, r in compared.controls.items()}) |
+            ({'share': compared.share()} if 'random' in compared.controls else {}))
     with open(folder / 'log.csv', 'w', newline='') as f:
         rows = csv.DictWriter(f, result.log[0])
         rows.writeheader(); rows.writerows(result.log)
@@ -324,10 +326,12 @@ def train_(
         settings = {k: options[k] for k in fits} | {k: v for k, v in _recipe(model.prompt, recipe).items() if k not in said}
         settings['optimizer'] = _parts(settings['optimizer'], str)
         line = lambda row, _: typer.echo(', '.join(f'{k} {v:.4g}' for k, v in row.items() if v is not None))
-        result = vr.fit(model, target, **settings, callback=None if progress else line)
-        with _written_folder(out) as folder: _write(folder, config | dict(fit=result.settings), result, model, target)
-        typer.echo(f'{result}\nwritten to {out}{os.sep}')
-        if result.interrupted: raise KeyboardInterrupt
+        more: Any = dict(callback=None if progress else line)
+        compared = vr.compare(model, target, control, **settings, **more) if control else vr.Comparison(vr.fit(model, target, **settings, **more))
+        result = compared.result
+        with _written_folder(out) as folder: _write(folder, config | dict(fit=result.settings), compared, model, target)
+        typer.echo(f'{compared}\nwritten to {out}{os.sep}')
+        if compared.interrupted or result.interrupted: raise KeyboardInterrupt
 
 # %% ../nbs/49_cli.ipynb #c2f05176
 @app.command('eval')
@@ -344,13 +348,13 @@ def eval_(
     "Evaluate what was trained."
     with _told():
         from vrlit.sources import read_weights
-        from vrlit.train import _usable
+        from vrlit.train import usable_device
         try: config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
         except (OSError, ValueError) as e: raise ValueError(f'folder: expected one that `vrlit train` wrote, with a config.json; {folder} cannot be read ({e})') from e
         known = json.loads((folder / 'result.json').read_text(encoding='utf-8'))['task']
         if root is not None: config['data']['root'] = str(root)
         _, target, model = _build(config | {k: v for k, v in dict(task=task, weights=weights).items() if v is not None}, device)
-        model.load_adapter(read_weights(folder / 'adapter.safetensors')).to(_usable(device))
+        model.load_adapter(read_weights(folder / 'adapter.safetensors')).to(usable_device(device))
         if split not in target.splits: raise ValueError(f'--split: expected one of {", ".join(target.splits)}, got {split!r}')
         now, then = target.record()['splits'][split], known['splits'].get(split)
         if now != then: typer.echo(f'warning: {split} is not the one of the training: {now}, there {then}', err=True)

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'Source', 'read_weights', 'load_weights', 'imagenet_labels', 'list_sources',
-           'load_source']
+           'load_source', 'load_open_clip', 'read_texts', 'encode_texts', 'text_encoder']
 
 # %% ../nbs/02_sources.ipynb #7398ad01
 import difflib
+from collections.abc import Callable
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 # %% ../nbs/02_sources.ipynb #71580ddd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .reprogram import Frozen
@@ -237,3 +239,64 @@ def load_source(
     note = 'random weights' if weights is False else file.name if file else tag
     if 'num_classes' in kwargs and len(known['labels'] or ()) != kwargs['num_classes']: known['labels'] = None
     return Source(net, **{**known, **given}, name=f'{model} ({note})' if note else model)
+
+# %% ../nbs/02_sources.ipynb #02c0de02
+def load_open_clip(
+    architecture: str, # of open_clip, such as 'ViT-B-32'
+    pretrained: str | Path | None, # a tag, such as 'openai', or a file of weights; None: random
+    device: torch.device | str = 'cpu',
+    **kwargs, # to open_clip's `create_model`
+) -> tuple[nn.Module, Callable[..., Tensor]]: # model, and tokenizer: (texts, context_length=L) -> int64 [n, L]
+    """A model of open_clip in eval mode, with the activation that its weights were trained with.
+
+    `ValueError` for an unknown architecture or weights that do not fit, `ConnectionError` if they cannot be downloaded."""
+    import open_clip
+    known = open_clip.get_pretrained_cfg(architecture, str(pretrained)) if pretrained else None
+    if known: kwargs = dict(force_quick_gelu=known.get('quick_gelu', False)) | kwargs
+    try:
+        model = open_clip.create_model(architecture, pretrained=pretrained, device=device, **kwargs)
+        return model.eval(), open_clip.get_tokenizer(architecture)
+    except (RuntimeError, OSError, AttributeError) as e: # AttributeError: of weights for something else
+        kind = ConnectionError if 'download' in str(e) else ValueError
+        raise kind(f'CLIP: {architecture!r} with weights {pretrained!r} cannot be had ({str(e).partition(". ")[0][:200]}); '
+                   'open_clip.list_pretrained() lists both, and a file of weights will do') from e
+
+# %% ../nbs/02_sources.ipynb #02c0de04
+def read_texts(
+    tokenizer: Callable[..., Tensor],
+    texts: list[str], # n of them
+    name: str = 'this model', # for the error
+) -> Tensor: # int64 [n, L]
+    "What a text tower reads. `ValueError` for an empty text, or one that is longer than L tokens."
+    for t in texts:
+        if not isinstance(t, str) or not t.strip(): raise ValueError(f'texts: expected texts, and no empty ones, got {t!r}')
+    tokens = tokenizer(texts)
+    L = tokens.shape[1]
+    cut = (tokenizer(texts, context_length=L + 1)[:, :L] != tokens).any(1)
+    if cut.any():
+        raise ValueError(f'texts: {name} reads at most {L} tokens, start and end included; '
+                         f'{int(cut.sum())} of {len(texts)} texts are longer, the first: {texts[int(cut.nonzero()[0])]!r}')
+    return tokens
+
+@torch.no_grad()
+def encode_texts(
+    model: Any, # with `encode_text`
+    tokenizer: Callable[..., Tensor],
+    texts: list[str], # n of them
+    batch_size: int = 256, # how many go through the tower at a time
+    name: str = 'this model', # for the error
+) -> Tensor: # [n, D], each of length 1, where the model is
+    "Embeddings of texts. `ValueError` as `read_texts`."
+    device = next(model.parameters()).device
+    parts = (read_texts(tokenizer, texts[i:i + batch_size], name).to(device) for i in range(0, len(texts), batch_size))
+    return torch.cat([F.normalize(model.encode_text(tokens), dim=-1) for tokens in parts])
+
+def text_encoder(
+    architecture: str = 'ViT-B-32', # of open_clip
+    pretrained: str | None = 'openai', # a tag, or a file of weights; None: random
+    batch_size: int = 256,
+    device: torch.device | str = 'cpu',
+) -> Callable[[list[str]], Tensor]: # texts -> embeddings [n, D]
+    "The text side of an open_clip model, as `SeMap` takes it. Errors as `load_open_clip` and `read_texts`."
+    model, tokenizer = load_open_clip(architecture, pretrained, device)
+    return lambda texts: encode_texts(model, tokenizer, texts, batch_size, architecture).float().cpu()

@@ -59,9 +59,9 @@ def controlled(_, task, source, prompt, seed):
     target = few(task, seed)
     f_pre, (build, arguments) = load(source, target, seed), PROMPTS[prompt]
     model = vr.Reprogrammed(build(f_pre, seed), f_pre, vr.ILM(f_pre.S, target.K))
-    control = () if source != 'embedded' else ('random', 'constant') if prompt == 'full' else 'random'
-    result = vr.fit(model, target, seed=seed, control=control, **SETTINGS | arguments)
-    of = lambda k: round(result.controls[k].selected['test_acc'], 4) if k in result.controls else ''
+    controls = () if source != 'embedded' else ('random', 'constant') if prompt == 'full' else 'random'
+    compared = vr.compare(model, target, controls, seed=seed, **SETTINGS | arguments)
+    result, of = compared.result, lambda k: round(compared.controls[k].selected['test_acc'], 4) if k in compared.controls else ''
     return dict(task=task, source=source, prompt=prompt, seed=seed, trained=sum(p.numel() for p in model.trained().values()),
                 loss=round(result.last['loss'], 4), train=round(result.last['train_acc'], 4), test=round(result.selected['test_acc'], 4),
                 random=of('random'), constant=of('constant'), seconds=round(sum(r['seconds'] for r in result.log), 1))

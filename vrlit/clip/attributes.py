@@ -71,7 +71,6 @@ class AttrVR(nn.Module):
     """`y_t`: the mean of the k largest logits among a label's descriptions of each kind, weighed with lambda (Cai et al., ICLR 2025, `getLogits` of AttrVR).
 
     `ValueError` if S is not K * kinds * m with m of at least k, or lambda is not in 0..1."""
-    names: tuple[list[str], list[str]] | None = None # of source and target labels, for the table; `fit` fills them in
     weight: Tensor # of each kind, [kinds]
     _repr_html_ = mapping_table
 

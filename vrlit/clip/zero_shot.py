@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..mappings.one_to_one import OneToOne
-from ..mappings.semantic import _create
 from ..reprogram import Reprogrammed
-from ..sources import Source
+from ..sources import Source, encode_texts, load_open_clip, read_texts
 from ..tasks import progress_bar
 
 # %% ../../nbs/30_clip.ipynb #8d13590f
@@ -30,16 +29,17 @@ class _Towers(nn.Module):
 
 # %% ../../nbs/30_clip.ipynb #2d20c0d5
 class CLIP(Source):
-    """Two frozen towers that meet in one space (Radford et al., ICML 2021). As a source it is the image side: images [B, C, H, H] -> embeddings [B, D] of length 1.
+    """Two frozen towers that meet in one space (Radford et al., ICML 2021).
 
-    Any model with `encode_image`, `encode_text` and `logit_scale` will do. A `logit_bias`, as SigLIP has it, is the same for all texts and is left out."""
+    As a source it is the image side: images [B, C, H, H] -> embeddings [B, D] of length 1. Any model with `encode_image`,
+    `encode_text` and `logit_scale` will do. A `logit_bias`, as SigLIP has it, is the same for all texts and is left out."""
     model: Any # _Towers
 
     def __init__(self,
         clip: nn.Module, # frozen in place
         tokenizer: Callable[..., Tensor], # (texts, context_length=L) -> tokens [n, L]
         *,
-        preprocessing: dict[str, Any] | None = None, # arguments of `load_task` with which images are read as this model expects them
+        preprocessing: dict[str, Any] | None = None, # arguments of `load_task` that read images as this model expects them
         **known, # size, mean, std and name, as of `Source`
     ):
         super().__init__(_Towers(clip), **known)
@@ -50,25 +50,15 @@ class CLIP(Source):
         texts: list[str],
     ) -> Tensor: # int64 [n, L]
         "What the text tower reads. `ValueError` for an empty text, or one that is longer than L tokens."
-        for t in texts:
-            if not isinstance(t, str) or not t.strip(): raise ValueError(f'texts: expected texts, and no empty ones, got {t!r}')
-        tokens = self.tokenizer(texts)
-        L = tokens.shape[1]
-        cut = (self.tokenizer(texts, context_length=L + 1)[:, :L] != tokens).any(1)
-        if cut.any(): raise ValueError(f'texts: {self.name} reads at most {L} tokens, start and end included; {int(cut.sum())} of {len(texts)} texts are longer, '
-                                       f'the first: {texts[int(cut.nonzero()[0])]!r}')
-        return tokens
+        return read_texts(self.tokenizer, texts, self.name)
 
-    @torch.no_grad()
     def encode(self,
         texts: str | list[str],
         batch_size: int = 256, # how many go through the tower at a time
     ) -> Tensor: # [n, D], each of length 1, on the model's device
         "The text side. It is an encoder for `SeMap`, too."
         texts = [texts] if isinstance(texts, str) else texts
-        encoded = [F.normalize(self.model.clip.encode_text(self.tokens(texts[i:i + batch_size]).to(self.mean.device)), dim=-1)
-                   for i in range(0, len(texts), batch_size)]
-        return torch.cat(encoded)
+        return encode_texts(self.model.clip, self.tokenizer, texts, batch_size, self.name)
 
 # %% ../../nbs/30_clip.ipynb #ffb1fe5a
 class _Similarity(nn.Module):
@@ -96,10 +86,11 @@ class TextSource(Source):
         batch_size: int = 256, # how many go through the text tower at a time
     ):
         self.texts = [] if isinstance(texts, str) else [[t] if isinstance(t, str) else list(t) for t in texts]
-        if not self.texts or not all(self.texts): raise ValueError(f'texts: expected at least one text for each of at least one source label, got {texts!r:.80}')
+        if not self.texts or not all(self.texts):
+            raise ValueError(f'texts: expected at least one text for each of at least one source label, got {texts!r:.80}')
         known: Any = {k: getattr(clip, k).flatten().tolist() for k in ('mean', 'std')}
-        labels = labels or [t[0] for t in self.texts]
-        super().__init__(_Similarity(clip.model, _mean_embeddings(clip, self.texts, batch_size)), size=clip.size, **known, labels=labels, name=clip.name)
+        known |= dict(size=clip.size, name=clip.name, labels=labels or [t[0] for t in self.texts])
+        super().__init__(_Similarity(clip.model, _mean_embeddings(clip, self.texts, batch_size)), **known)
         self.preprocessing = clip.preprocessing
 
     @property
@@ -111,7 +102,8 @@ class TextSource(Source):
 @torch.no_grad()
 def _mean_embeddings(clip, texts, batch_size):
     "Of S lists of texts, [S, D]: as many texts at a time as a batch holds, whatever label they belong to"
-    flat, owner = [t for ts in texts for t in ts], torch.tensor([s for s, ts in enumerate(texts) for _ in ts], device=clip.mean.device)
+    flat = [t for ts in texts for t in ts]
+    owner = torch.tensor([s for s, ts in enumerate(texts) for _ in ts], device=clip.mean.device)
     sums = 0
     for i in progress_bar(range(0, len(flat), batch_size), desc='texts', disable=len(flat) <= 1000):
         e = clip.encode(flat[i:i + batch_size], batch_size)
@@ -137,13 +129,14 @@ def label_texts(
     if not templates: raise ValueError('templates: expected at least one')
     names = [str(name).replace('_', ' ').strip() for name in labels]
     if not all(names): raise ValueError(f'labels: there is an empty name, number {names.index("")}')
-    if twice := sorted({n for n in names if names.count(n) > 1}): raise ValueError(f'labels: expected different names, got {twice} more than once')
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise ValueError(f'labels: expected different names, got {twice} more than once')
     return [[t.replace('{}', name) for t in templates] for name in names]
 
 # %% ../../nbs/30_clip.ipynb #2893e7a6
 def load_clip(
     architecture: str = 'miniature', # of open_clip, such as 'ViT-B-32'; 'miniature' is always there
-    pretrained: str | Path | None = None, # a tag, such as 'openai', or a file of weights; None: random weights (the miniature has its own)
+    pretrained: str | Path | None = None, # a tag, such as 'openai', or a file of weights; None: random (the miniature has its own)
     *,
     size: int | None = None, # side of the input; None: as it was trained, and 96 for the miniature
     **kwargs, # to open_clip's create_model
@@ -153,18 +146,24 @@ def load_clip(
     `ValueError` for an unknown architecture or weights that do not fit it, `ConnectionError` if they cannot be downloaded."""
     if architecture == 'miniature':
         from vrlit.clip.miniature import HashedPieces, Miniature
-        if pretrained or kwargs: raise ValueError(f"pretrained: the miniature has weights of its own, and takes nothing but a size, got {pretrained or ', '.join(kwargs)}")
-        return CLIP(Miniature(), HashedPieces(), size=size or 96, mean=.5, std=.5, name=architecture, preprocessing=dict(size=size or 96))
+        if pretrained or kwargs:
+            raise ValueError('pretrained: the miniature has weights of its own, and takes nothing but a size, '
+                             f"got {pretrained or ', '.join(kwargs)}")
+        size = size or 96
+        return CLIP(Miniature(), HashedPieces(), size=size, mean=.5, std=.5, name=architecture, preprocessing=dict(size=size))
     from open_clip import get_model_preprocess_cfg
     if size: kwargs['force_image_size'] = size
     if pretrained and Path(pretrained).suffix in ('.safetensors', '.pt', '.pth', '.bin'):
-        if not (file := Path(pretrained).expanduser()).is_file(): raise FileNotFoundError(f'pretrained: there is no file {pretrained}')
+        if not (file := Path(pretrained).expanduser()).is_file():
+            raise FileNotFoundError(f'pretrained: there is no file {pretrained}')
         pretrained = str(file)
-    model, tokenizer = _create(architecture, pretrained, **kwargs)
+    model, tokenizer = load_open_clip(architecture, pretrained, **kwargs)
     config = get_model_preprocess_cfg(model)
     sides = {*torch.as_tensor(config['size']).flatten().tolist()}
-    if len(sides) > 1: raise ValueError(f'architecture: {architecture} reads images of {config["size"]}; only square ones are supported')
-    how = dict(size=sides.pop(), mode=config.get('interpolation', 'bicubic'), crop=config.get('resize_mode', 'shortest') == 'shortest')
+    if len(sides) > 1:
+        raise ValueError(f'architecture: {architecture} reads images of {config["size"]}; only square ones are supported')
+    how = dict(size=sides.pop(), mode=config.get('interpolation', 'bicubic'))
+    how['crop'] = config.get('resize_mode', 'shortest') == 'shortest'
     name = f'{architecture} ({Path(pretrained).name if pretrained else "random weights"})'
     return CLIP(model, tokenizer, size=how['size'], mean=config['mean'], std=config['std'], name=name, preprocessing=how)
 
@@ -184,14 +183,18 @@ class _Head(nn.Module):
 def fold(
     model: Reprogrammed, # a prompt, a `TextSource`, and a linear label mapping
 ) -> Reprogrammed: # the same prompt, an image tower with one linear layer, and nothing to map
-    "The same logits, and no text is looked at any more. `ValueError` if the mapping is not linear, `TypeError` if the source is no `TextSource`."
+    """The same logits, and no text is looked at any more.
+
+    `ValueError` if the mapping is not linear, `TypeError` if the source is no `TextSource`."""
     source, mapping = model.source, model.mapping
     if type(source) is not TextSource: raise TypeError(f'source: expected a TextSource, got {type(source).__name__}')
-    W, probe = mapping.matrix().to(source.embeddings), torch.randn(64, source.S, generator=torch.Generator().manual_seed(0)).to(source.embeddings)
-    b = mapping(0 * probe[:1])                                       # [1, K]
-    if not torch.allclose(mapping(probe), probe @ W + b, atol=1e-4): raise ValueError(f'mapping: {type(mapping).__name__} is not linear, and cannot be folded')
+    W, g = mapping.matrix().to(source.embeddings), torch.Generator().manual_seed(0)
+    probe = torch.randn(64, source.S, generator=g).to(source.embeddings)
+    b = mapping(0 * probe[:1]) # [1, K]
+    if not torch.allclose(mapping(probe), probe @ W + b, atol=1e-4):
+        raise ValueError(f'mapping: {type(mapping).__name__} is not linear, and cannot be folded')
     W = source.model.towers.clip.logit_scale.exp() * source.embeddings.T @ W
-    names = getattr(mapping, 'names', None)
     known: Any = {k: getattr(source, k).flatten().tolist() for k in ('mean', 'std')}
-    head = Source(_Head(source.model.towers, W, b[0]), size=source.size, **known, labels=list(names[1]) if names else None, name=f'folded {source.name}')
-    return Reprogrammed(model.prompt, head, OneToOne(W.shape[1], W.shape[1]))
+    known |= dict(size=source.size, name=f'folded {source.name}', labels=model.labels)
+    head = Source(_Head(source.model.towers, W, b[0]), **known)
+    return Reprogrammed(model.prompt, head, OneToOne(W.shape[1], W.shape[1]), model.labels)

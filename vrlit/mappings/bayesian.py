@@ -34,7 +34,6 @@ class BLM(nn.Module):
     """Bayesian-guided label mapping: `y_t = sum_s omega_st f_pre(.)_s`, from label counts before every epoch (Cai et al., NeurIPS 2024).
 
     `ValueError` for a negative lambda."""
-    names: tuple[list[str], list[str]] | None = None # of source and target labels, for the table; `fit` fills them in
     omega: Tensor # [S, K]
     stand_in = 'the average of all source labels stands in' # where there is no training data
     _repr_html_ = mapping_table

@@ -8,7 +8,7 @@ __all__ = ['optimal_assignment', 'OLM']
 # %% ../../nbs/25_optimal.ipynb #c3b99343
 from torch import Tensor
 
-from .one_to_one import ILM, _enough, _filled
+from .one_to_one import ILM, check_enough, fill_free
 
 # %% ../../nbs/25_optimal.ipynb #c8342eff
 def optimal_assignment(
@@ -20,13 +20,13 @@ def optimal_assignment(
     `ValueError` if m * K source labels are more than there are."""
     from scipy.optimize import linear_sum_assignment
     (S, K), n = counts.shape, counts.cpu().double()
-    _enough(S, K, per_target)
+    check_enough(S, K, per_target)
     rows, columns = linear_sum_assignment(n.repeat_interleave(per_target, 1), maximize=True)
     taken: list[list[int]] = [[] for _ in range(K)]
     for s, t in zip(rows.tolist(), (columns // per_target).tolist()):
         if n[s, t] > 0: taken[t].append(s)
     for t, row in enumerate(taken): row.sort(key=lambda s: -n[s, t])
-    return _filled(taken, S, per_target)
+    return fill_free(taken, S, per_target)
 
 # %% ../../nbs/25_optimal.ipynb #795be5cb
 class OLM(ILM):

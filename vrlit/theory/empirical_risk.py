@@ -19,7 +19,7 @@ from ..controls import batch_statistics
 from ..reprogram import Reprogrammed
 from ..tasks import Split, progress_bar
 from .approximation_error import witness
-from ..train import _device, _optimizers, lr_factor
+from ..train import device_of, lr_factor, make_optimizers
 
 # %% ../../nbs/51_empirical_risk.ipynb #af96e220
 def _squared(z, y): return (z - F.one_hot(y, z.shape[1])).square().sum(1)
@@ -30,7 +30,7 @@ def _risk(model, split, loss, batch_size, backward):
     "Mean loss and share of errors over the split; the gradient of all images is added up batch by batch, and batch norm keeps their statistics if they are one batch"
     risk, wrong = 0., 0
     for i in torch.arange(len(split)).split(batch_size):
-        x, y = (v.to(_device(model)) for v in split[i])
+        x, y = (v.to(device_of(model)) for v in split[i])
         with batch_statistics(model.prompt) if len(i) == len(split) else nullcontext(): z = model(x)
         part = loss(z, y).sum() / len(split)
         if backward: part.backward()
@@ -54,7 +54,7 @@ def descend(
     if f is None: raise ValueError(f'loss: expected one of {", ".join(LOSSES)}, or a function, got {loss!r}')
     model.eval()
     trained = {k: p for k, p in model.trained().items() if k.startswith('prompt.')}
-    opts, best = _optimizers(trained, 'adam', lr, 0., .1, 0.), {}
+    opts, best = make_optimizers(trained, 'adam', lr), {}
     risks: list[float] = []
     wrongs: list[float] = []
     model.zero_grad()

@@ -19,7 +19,7 @@ from ..mappings.optimal import optimal_assignment
 from ..mappings.semantic import Encoder, similarity
 from ..reprogram import Reprogrammed
 from ..tasks import Split, batches
-from ..train import _eval
+from ..train import eval_mode
 
 # %% ../../nbs/52_mapping_quality.ipynb #f8c3ca39
 def label_counts(
@@ -30,7 +30,7 @@ def label_counts(
     "How often the source says s to prompted images of t."
     S, K = model.mapping.matrix().shape
     counts, device = LabelCounts(S, K), next(model.parameters()).device
-    with _eval(model):
+    with eval_mode(model):
         for x, y in batches(split, batch_size, device=device): counts.update(model.source(model.prompt(x)), y)
     return counts.counts
 
