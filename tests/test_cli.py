@@ -59,7 +59,7 @@ def test_help_tells_every_option(tmp_path):
 
 # ---- train, eval, list ----------------------------------------------------------------------------------------------
 
-FILES = 'adapter.safetensors config.json curves.png examples.png log.csv pattern.png result.json'.split()
+FILES = 'adapter.safetensors config.json curves.png examples.png labels.json log.csv pattern.png result.json'.split()
 FAST = ['--epochs', 2, '--batch-size', 16, '--lr', .1, '--no-progress']
 def read(path): return json.loads(path.read_text())
 
@@ -180,7 +180,7 @@ class Broken(ILM):
 def test_commands_on_the_pages_are_commands():
     "Options, names of prompts and mappings, recipes: what a page tells people to run would run"
     import nbformat, shlex
-    from vrlit.cli import _known, _spec, train_
+    from vrlit.cli import train_
     cells = [c.source for p in sorted((ROOT / 'nbs').rglob('*.ipynb')) for c in nbformat.read(p, 4).cells if c.cell_type == 'markdown']
     lines = [line for source in cells for block in re.findall(r'```sh\n(.*?)```', source, re.S) for line in block.replace('\\\n', '').splitlines() if 'vrlit train' in line]
     options = {f'--{k.replace("_", "-")}' for k in inspect.signature(train_).parameters}
@@ -189,14 +189,14 @@ def test_commands_on_the_pages_are_commands():
         args = shlex.split(line[line.index('vrlit train'):].removesuffix('; done'))[2:]
         given = {a: args[i + 1] for i, a in enumerate(args[:-1]) if a.startswith('--')}
         assert {a for a in args if a.startswith('--')} <= options, line
-        name, _, inner = _spec(given.get('--prompt', 'Padding'), '--prompt', nested=True)
-        recipes = _known('prompts')[name].recipes
-        assert given.get('--recipe', 'paper-clip') in recipes and all(_spec(i, '--prompt', nested=True)[0] in _known('prompts') for i in inner), line
-        assert _spec(given.get('--mapping', 'ILM'), '--mapping', nested=True)[0] in _known('mappings'), line
+        name, _, inner = vr.read_part(given.get('--prompt', 'Padding'), 'prompt', nested=True)
+        recipes = vr.list_prompts()[name].recipes
+        assert given.get('--recipe', 'paper-clip') in recipes and all(vr.read_part(i, 'prompt', nested=True)[0] in vr.list_prompts() for i in inner), line
+        assert vr.read_part(given.get('--mapping', 'ILM'), 'mapping', nested=True)[0] in vr.list_mappings(), line
 
 def test_every_argument_of_fit_is_an_option():
-    from vrlit.cli import _names, _shares, train_
-    parsed = dict(milestones=_shares, control=_names) # from text
+    from vrlit.cli import _shares, train_
+    parsed = dict(milestones=_shares) # from text
     options, fit = inspect.signature(train_).parameters, inspect.signature(vr.fit).parameters
     for name, p in fit.items():
         if p.kind is not p.KEYWORD_ONLY or name == 'callback': continue

@@ -154,8 +154,7 @@ def test_semantic_mapping_in_order(K, m, spare, seed):
         assert all(some[s, t] > 0 for t, row in enumerate(sequence.tolist()) for s in row if s >= 0)
 
 def test_every_mapping_is_here(): # ... and so it keeps what the tests below check
-    from vrlit.cli import _known
-    assert set(BUILD) == set(_known('mappings'))
+    assert set(BUILD) == set(vr.list_mappings())
 
 @pytest.mark.parametrize('name', BUILD)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
@@ -178,13 +177,12 @@ SPECS = dict.fromkeys(BUILD) | {'Residual': 'Residual(BLM(laplace=2.))', 'BLMPlu
 @pytest.mark.parametrize('name', SPECS)
 def test_every_mapping_trains_by_name(name):
     "As `vrlit train --mapping` builds it; what is kept gives the same model again"
-    from vrlit.cli import _part
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 12))
     source = vr.load_source(net, size=16, labels=[f'{a} {b}' for a in ('red', 'blue', 'green') for b in 'dog cat bird fish'.split()])
     g = torch.Generator().manual_seed(0)
     images = lambda n: (torch.randint(0, 256, (n, 3, 16, 16), generator=g, dtype=torch.uint8), torch.arange(n) % 4)
     task = vr.make_task('t', images(48), images(16), ['dog', 'cat', 'bird', 'fish'], val=.25)
-    build = lambda: vr.Reprogrammed(vr.Watermark(source), source, _part(SPECS[name] or name, 'mappings', 12, 4, seed=0, names=(source.labels, task.labels)))
+    build = lambda: vr.Reprogrammed(vr.Watermark(source), source, vr.build_mapping(SPECS[name] or name, 12, 4, (source.labels, task.labels), seed=0))
     model = build()
     result = vr.fit(model, task, epochs=2, batch_size=12, progress=False)
     assert all(map(math.isfinite, result.losses)) and (result.log[0]['remapped'] > 0) == (model.mapping.wants(0) is not None)

@@ -1,5 +1,5 @@
 "What ruff, mypy and an editor say"
-import sys
+import ast, re, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,3 +34,46 @@ def test_style(python):
     assert 'All checks passed' in python('-m', 'ruff', 'check', '--no-cache', cwd=ROOT)
 
 def test_the_stub_is_what_there_is(python): python('.ci/stub.py', '--check', cwd=ROOT)
+
+# ---- rooms: who may know whom ------------------------------------------------------------------------------------------
+
+def imports():
+    "{module: {modules of vrlit that it imports, also within functions}}, and the private names among what is imported"
+    arrows, private = {}, []
+    for file in sorted((ROOT / 'vrlit').rglob('*.py')):
+        if file.name in ('__init__.py', '_modidx.py'): continue
+        package = list(file.relative_to(ROOT).with_suffix('').parts)
+        name = '.'.join(package)
+        for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+            if not isinstance(node, ast.ImportFrom): continue
+            home = '.'.join(package[:-node.level] + (node.module or '').split('.') if node.level else [node.module]).rstrip('.')
+            if not home.startswith('vrlit.') or home == 'vrlit._modidx': continue
+            arrows.setdefault(name, set()).add(home)
+            private += [f'{name} imports {home}.{a.name}' for a in node.names if a.name.startswith('_')]
+    return arrows, private
+
+FLOORS = '''pixels recipes reprogram
+sources augment
+tasks
+loaders prompts
+mappings
+clip
+train
+controls baselines official plots
+theory
+runs
+cli'''.splitlines()
+
+def test_imports_run_downhill():
+    arrows, private = imports()
+    assert not private, private
+    room = lambda module: module.split('.')[1]
+    floor = {name: i for i, names in enumerate(FLOORS) for name in names.split()}
+    assert {room(m) for m in arrows} <= floor.keys()
+    wrong = [f'{a} imports {b}' for a, homes in arrows.items() for b in homes if room(a) != room(b) and floor[room(b)] >= floor[room(a)]]
+    assert not wrong, wrong
+    for a, homes in arrows.items():
+        known = {room(b) for b in homes}
+        if room(a) == 'prompts': assert known <= {'pixels', 'sources', 'recipes', 'prompts'}, f'{a} knows {known}'
+        if room(a) == 'mappings': assert known <= {'reprogram', 'sources', 'mappings'}, f'{a} knows {known}'
+        if room(a) == 'train': assert not known & {'prompts', 'mappings', 'controls'}, f'{a} knows {known}'

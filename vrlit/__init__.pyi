@@ -12,6 +12,7 @@ from . import plots as plots
 from . import prompts as prompts
 from . import recipes as recipes
 from . import reprogram as reprogram
+from . import runs as runs
 from . import sources as sources
 from . import tasks as tasks
 from . import theory as theory
@@ -100,6 +101,17 @@ from .reprogram import Reprogrammed as Reprogrammed
 from .reprogram import Statistics as Statistics
 from .reprogram import mapped_names as mapped_names
 from .reprogram import mapping_table as mapping_table
+from .runs import Run as Run
+from .runs import build_mapping as build_mapping
+from .runs import build_prompt as build_prompt
+from .runs import build_source as build_source
+from .runs import check_folder as check_folder
+from .runs import list_mappings as list_mappings
+from .runs import list_prompts as list_prompts
+from .runs import load_run as load_run
+from .runs import part_text as part_text
+from .runs import read_part as read_part
+from .runs import save_run as save_run
 from .sources import Source as Source
 from .sources import encode_texts as encode_texts
 from .sources import imagenet_labels as imagenet_labels
@@ -110,6 +122,7 @@ from .sources import load_weights as load_weights
 from .sources import read_texts as read_texts
 from .sources import read_weights as read_weights
 from .sources import text_encoder as text_encoder
+from .sources import weights_sha256 as weights_sha256
 from .tasks import OnDisk as OnDisk
 from .tasks import Split as Split
 from .tasks import Task as Task

@@ -400,24 +400,27 @@ def _find(name, root: Path, seed: int, download: bool, columns) -> _Found:
 
 # %% ../nbs/05_loaders.ipynb #a09734b6
 def load_task(
-    name: str | Path | Any, # one of `list_tasks()`; a folder, zip, .npz or CoOp's .json, here or in `root`; 'hf/...', or a Hugging Face set itself
+    name: str | Path | Any, # a name (`list_tasks`); a folder, zip, .npz, CoOp's .json; 'hf/...', or a Hugging Face set itself
     root: str | Path = '~/data', # where data sets are
     *,
     size: int | None = None, # side of the images; None: their own, or as in the papers where it varies: 128 (GTSRB 32)
-    mode: str = 'bilinear', # or 'bicubic': PIL's filter for images from files
-    crop: bool = False, # images from files: resize the shorter side and cut the middle out, as CLIP, instead of squashing, as the papers
-    val: float | None = .1, # share cut off for validation, where the set brings no such split; None: no validation split
+    mode: str = 'bilinear', # PIL's filter for images from files: bilinear or bicubic
+    crop: bool = False, # cut the middle out of images from files, as CLIP, instead of squashing them, as the papers
+    val: float | None = .1, # share cut off for validation, where the set brings no such split; None or 0: none
     shots: int | None = None, # training images per class; None: all
     seed: int = 0, # of every cut, of `shots`, and of the counting squares
     download: bool = False, # whether torchvision may download what is not there ('hf/...' always may)
     columns: tuple[str, str] | None = None, # of a Hugging Face data set: image and label; None: found by their types
     cache: str | Path | None = None, # folder for decoded images; None: $VRLIT_CACHE, or ~/.cache/vrlit
-    memory: float = SHARE, # share of the free memory that images from files may take; larger sets stay on disk and stream
+    memory: float = SHARE, # share of the free memory that images from files may take; larger sets stay on disk
 ) -> Task:
     """A target task by name.
 
-    Sets without a test split get a seeded stratified fifth. `ValueError` for a name that is nothing of the kind, for files in another layout, and for an
-    unreadable image (naming it); `FileNotFoundError`, saying what to put where, for a set that is not there; `OSError` where the cache's disk is full."""
+    Sets without a test split get a seeded stratified fifth. `ValueError` for a name that is nothing of the kind, for files in
+    another layout, and for an unreadable image, with its name; `FileNotFoundError`, saying what to put where, for a set that is
+    not there; `OSError` where the cache's disk is full."""
+    given: dict[str, Any] = dict(root=str(root), size=size, mode=mode, crop=crop, val=val, shots=shots, seed=seed, columns=columns)
+    loaded = (str(name), given) if isinstance(name, str | Path) else None
     root, known = Path(root).expanduser(), name if isinstance(name, str) and name in list_tasks() else None
     parts, labels, origin = _find(name, root, seed, download, columns)
     if isinstance(parts['train'][0], np.ndarray | Tensor):
@@ -427,5 +430,8 @@ def load_task(
         how = dict(size=size or (_SETS[known].size if known else None), mode=mode, crop=crop, cache=cache)
         splits = _read(parts, how, memory)
     told = known or (Path(name).stem if isinstance(name, str | Path) else 'dataset')
-    task = make_task(told, splits['train'], splits.get('test'), labels, splits.get('val', val) if val is not None else None, seed, origin, known not in _NO_FLIP)
-    return task if shots is None else task.few_shot(shots, seed)
+    val_split = splits.get('val', val) if val else None
+    task = make_task(told, splits['train'], splits.get('test'), labels, val_split, seed, origin, known not in _NO_FLIP)
+    if shots is not None: task = task.few_shot(shots, seed)
+    task.loaded = loaded
+    return task

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'Source', 'read_weights', 'load_weights', 'imagenet_labels', 'list_sources',
-           'load_source', 'load_open_clip', 'read_texts', 'encode_texts', 'text_encoder']
+           'load_source', 'weights_sha256', 'load_open_clip', 'read_texts', 'encode_texts', 'text_encoder']
 
 # %% ../nbs/02_sources.ipynb #7398ad01
 import difflib
@@ -45,6 +45,7 @@ class Source(Frozen):
     `ValueError` if a dry run on one black image does not give logits `[1, S]`, or if `labels` are not S names."""
     mean: Tensor # [C, 1, 1]
     std: Tensor # [C, 1, 1]
+    loaded: tuple[str, dict[str, Any]] | None = None # name and arguments that `load_source` had; None: built in Python
 
     def __init__(self,
         model: nn.Module, # normalised images [B, C, size, size] -> logits [B, S]; frozen in place
@@ -215,7 +216,7 @@ def _find(name, tag=None):
 # %% ../nbs/02_sources.ipynb #16bce176
 def load_source(
     model: str | nn.Module = 'embedded', # a name (see `list_sources`), or any classifier of your own
-    weights: str | Path | bool = True, # True: the library's default; a tag ('IMAGENET1K_V1', 'a1_in1k'); a local file; False: random
+    weights: str | Path | bool = True, # True: the library's default; a tag ('IMAGENET1K_V1'); a local file; False: random
     *,
     size: int | None = None, # side of the input; None: as the library says (224 for your own)
     mean: tuple[float, ...] | float | None = None, # None: as the library says (ImageNet's for your own)
@@ -229,16 +230,32 @@ def load_source(
     what to fetch, where weights cannot be downloaded."""
     given: dict[str, Any] = {k: v for k, v in dict(size=size, mean=mean, std=std, labels=labels).items() if v is not None}
     if isinstance(model, nn.Module):
-        if kwargs: raise ValueError(f'{", ".join(kwargs)}: arguments for an architecture given by name; your own module is already built')
-        return Source(load_weights(model, read_weights(weights), weights) if isinstance(weights, (str, Path)) else model, **given)
-    file = Path(str(weights)) if isinstance(weights, Path) or str(weights).endswith(('.safetensors', '.pth', '.pt', '.bin', '.tar')) else None
+        if kwargs: raise ValueError(f'{", ".join(kwargs)}: arguments for an architecture given by name; yours is already built')
+        if isinstance(weights, (str, Path)): load_weights(model, read_weights(weights), weights)
+        return Source(model, **given)
+    is_file = isinstance(weights, Path) or str(weights).endswith(('.safetensors', '.pth', '.pt', '.bin', '.tar'))
+    file = Path(str(weights)) if is_file else None
     build, arch = _find(model, tag=weights if isinstance(weights, str) and not file else None)
     state = read_weights(file) if file else None
     net, known, tag = build(arch, True if file else weights, file, kwargs)
     if state is not None: load_weights(net, state, str(file))
     note = 'random weights' if weights is False else file.name if file else tag
     if 'num_classes' in kwargs and len(known['labels'] or ()) != kwargs['num_classes']: known['labels'] = None
-    return Source(net, **{**known, **given}, name=f'{model} ({note})' if note else model)
+    source = Source(net, **{**known, **given}, name=f'{model} ({note})' if note else model)
+    source.loaded = model, ({} if weights is True else dict(weights=str(file) if file else weights)) | given | kwargs
+    return source
+
+# %% ../nbs/02_sources.ipynb #02c0de08
+def weights_sha256(
+    module: nn.Module,
+) -> str:
+    "Of all its parameters and buffers, by name: two models with the same hash compute the same."
+    import hashlib
+    digest = hashlib.sha256()
+    for name, v in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 # %% ../nbs/02_sources.ipynb #02c0de02
 def load_open_clip(

@@ -132,6 +132,7 @@ class Task:
     test: Split # never looked at by model selection
     provenance: str = '' # where the splits came from, seeds included
     flip: bool = True # whether a mirrored image keeps its label; digits and signs do not
+    loaded: tuple[str, dict[str, Any]] | None = None # name and arguments that `load_task` had; None: made in Python
 
     def __post_init__(self): self.labels = _checked(self)
 
@@ -226,7 +227,8 @@ def _few_shot(task, k, seed):
         raise ValueError(f'k: expected {k} training images per class, {task.name} has fewer: {few}')
     order, place = _shuffled_by_label(y, seed)
     train = task.train.take(order[place < k].sort()[0])
-    return _with(task, train=train, provenance=f'{task.provenance}; {k} per class to train, seed {seed}')
+    told = f'{task.provenance}; {k} per class to train, seed {seed}'
+    return _with(task, train=train, provenance=told, loaded=None)
 
 def _with(task, **changes):
     "A copy of `task`, which was checked when it was made"

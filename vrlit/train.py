@@ -328,15 +328,15 @@ def fit(
     *,
     epochs: int = 200, # passes over the training images
     batch_size: int = 128, # images per step
-    optimizer: str | dict[str, str] = 'adam', # adam, adamw or sgd; or one for each part by name
+    optimizer: str | dict[str, str] = 'adam', # its kind: adam, adamw or sgd; or one for each part by name
     lr: float | dict[str, float] = .01, # learning rate; or one for each part by name
     weight_decay: float | dict[str, float] = 0., # likewise
     momentum: float = 0., # of sgd
-    schedule: str = 'multistep', # multistep, cosine (per step), cosine-epoch or constant, see `lr_factor`
+    schedule: str = 'multistep', # of the learning rate: multistep, cosine (per step), cosine-epoch or constant, see `lr_factor`
     milestones: tuple[float, ...] = (.5, .72), # of multistep: where the learning rate falls, as shares of the epochs
     gamma: float | dict[str, float] = .1, # of multistep: what it is multiplied by there
     shuffle: bool = True, # a new random order every epoch; otherwise the stored order
-    augment: str | Callable | None = None, # +32, 224+32, trivial, resized-crop, several with commas (see `augmentation`); None: none
+    augment: str | Callable | None = None, # by name: +32, 224+32, trivial, resized-crop, several with commas (see `augmentation`); None: none
     flip: bool | None = None, # whether a crop also mirrors half of the images; None: as the task says
     map_augmented: bool = False, # take the mapping's statistics over augmented images, as published code does
     map_training: bool = False, # and before the first epoch with the prompt in training mode, likewise

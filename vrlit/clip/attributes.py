@@ -85,7 +85,7 @@ class AttrVR(nn.Module):
         if kinds not in (1, 2) or S % (K * kinds): raise ValueError(f'mapping: expected K * kinds * m source labels, got S={S}, K={K}, kinds={kinds}')
         if not 1 <= k <= S // (K * kinds): raise ValueError(f'k: expected 1 to {S // (K * kinds)}, the descriptions of a kind that a label has, got {k}')
         if not 0 <= balance <= 1: raise ValueError(f'balance: expected lambda in 0..1, got {balance}')
-        self.S, self.K, self.k, self.kinds = S, K, k, kinds
+        self.S, self.K, self.k, self.kinds, self.balance = S, K, k, kinds, balance
         self.register_buffer('weight', torch.tensor([balance, 1 - balance] if kinds == 2 else [1.]))
 
     def wants(self, epoch: int) -> None:
@@ -105,4 +105,4 @@ class AttrVR(nn.Module):
         block = self.weight.repeat_interleave(m) / m                 # [S / K]
         return torch.block_diag(*[block[:, None]] * self.K)
 
-    def extra_repr(self) -> str: return f'S={self.S}, K={self.K}, k={self.k}, kinds={self.kinds}, balance={self.weight[0]:g}'
+    def extra_repr(self) -> str: return f'S={self.S}, K={self.K}, k={self.k}, kinds={self.kinds}, balance={self.balance:g}'

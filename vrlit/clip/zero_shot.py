@@ -91,7 +91,7 @@ class TextSource(Source):
         known: Any = {k: getattr(clip, k).flatten().tolist() for k in ('mean', 'std')}
         known |= dict(size=clip.size, name=clip.name, labels=labels or [t[0] for t in self.texts])
         super().__init__(_Similarity(clip.model, _mean_embeddings(clip, self.texts, batch_size)), **known)
-        self.preprocessing = clip.preprocessing
+        self.preprocessing, self.loaded = clip.preprocessing, clip.loaded
 
     @property
     def embeddings(self) -> Tensor: # [S, D]
@@ -150,8 +150,11 @@ def load_clip(
             raise ValueError('pretrained: the miniature has weights of its own, and takes nothing but a size, '
                              f"got {pretrained or ', '.join(kwargs)}")
         size = size or 96
-        return CLIP(Miniature(), HashedPieces(), size=size, mean=.5, std=.5, name=architecture, preprocessing=dict(size=size))
+        clip = CLIP(Miniature(), HashedPieces(), size=size, mean=.5, std=.5, name=architecture, preprocessing=dict(size=size))
+        clip.loaded = 'clip/miniature', dict(size=size)
+        return clip
     from open_clip import get_model_preprocess_cfg
+    given = dict(pretrained=str(pretrained) if pretrained else None, size=size) | kwargs
     if size: kwargs['force_image_size'] = size
     if pretrained and Path(pretrained).suffix in ('.safetensors', '.pt', '.pth', '.bin'):
         if not (file := Path(pretrained).expanduser()).is_file():
@@ -165,7 +168,10 @@ def load_clip(
     how = dict(size=sides.pop(), mode=config.get('interpolation', 'bicubic'))
     how['crop'] = config.get('resize_mode', 'shortest') == 'shortest'
     name = f'{architecture} ({Path(pretrained).name if pretrained else "random weights"})'
-    return CLIP(model, tokenizer, size=how['size'], mean=config['mean'], std=config['std'], name=name, preprocessing=how)
+    known = dict(size=how['size'], mean=config['mean'], std=config['std'], name=name, preprocessing=how)
+    clip = CLIP(model, tokenizer, **known)
+    clip.loaded = f'clip/{architecture}', given
+    return clip
 
 # %% ../../nbs/30_clip.ipynb #a88d950d
 class _Head(nn.Module):

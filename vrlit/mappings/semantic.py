@@ -96,7 +96,7 @@ class SeMap(nn.Module):
         super().__init__()
         if tuple(map(len, names)) != (S, K): raise ValueError(f'names: expected {S} source and {K} target labels, got {" and ".join(str(len(n)) for n in names)}')
         if isinstance(encoder, str): encoder = text_encoder(*encoder.rpartition('/')[::2])
-        self.S, self.K, self.names = S, K, names
+        self.S, self.K, self.names, self.per_target = S, K, names, per_target
         self.register_buffer('sequence', semantic_assignment(similarity(*names, encoder, templates), per_target, assign))
         if alone := [str(n) for n, row in zip(names[1], self.sequence) if (row < 0).all()]:
             warnings.warn(f'SeMap: no source label has anything in common with {", ".join(alone)}; the average of all source labels stands in', stacklevel=2)
@@ -119,5 +119,5 @@ class SeMap(nn.Module):
         n = W.sum(0)
         return torch.where(n > 0, W / n, 1 / S)
 
-    def extra_repr(self) -> str: return f'S={self.S}, K={self.K}, per_target={self.sequence.shape[1]}'
+    def extra_repr(self) -> str: return f'S={self.S}, K={self.K}, per_target={self.per_target}'
     def _repr_html_(self) -> str: return mapping_table(self, *self.names)
