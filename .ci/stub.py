@@ -1,4 +1,6 @@
-"What editors and type checkers see of the lazy `vrlit`: `python .ci/stub.py` writes vrlit/__init__.pyi, with --check it only tells (exit 1) if it is out of date"
+"""What editors and type checkers see of the lazy `vrlit`.
+
+`python .ci/stub.py` writes vrlit/__init__.pyi; with --check it only exits with 1 if that is out of date."""
 import importlib.util, sys
 from pathlib import Path
 
@@ -10,7 +12,8 @@ def stub():
     sys.modules['vrlit'] = vrlit
     spec.loader.exec_module(vrlit)
     homes = sorted((home.removeprefix('vrlit'), name) for name, home in vrlit._homes().items())
-    return '\n'.join(['# Written by .ci/stub.py from nbdev\'s index.', *(f'from {home or "."} import {name} as {name}' for home, name in homes), '', '__version__: str', ''])
+    lines = [f'from {home or "."} import {name} as {name}' for home, name in homes]
+    return '\n'.join(["# Written by .ci/stub.py from nbdev's index.", *lines, '', '__version__: str', ''])
 
 if __name__ == '__main__':
     file, new = root/'vrlit'/'__init__.pyi', stub()

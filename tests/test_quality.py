@@ -77,3 +77,12 @@ def test_imports_run_downhill():
         if room(a) == 'prompts': assert known <= {'pixels', 'sources', 'recipes', 'prompts'}, f'{a} knows {known}'
         if room(a) == 'mappings': assert known <= {'reprogram', 'sources', 'mappings'}, f'{a} knows {known}'
         if room(a) == 'train': assert not known & {'prompts', 'mappings', 'controls'}, f'{a} knows {known}'
+
+def test_lines_are_narrow():
+    "Code of the package at most 120 characters wide; a parameter's comment or an error's message may reach 140"
+    message = re.compile(r" # |^\s*(raise |f?['\"])")
+    wide = [f'{file.relative_to(ROOT)}:{i}' for file in sorted((ROOT / 'vrlit').rglob('*.py')) if file.name != '_modidx.py'
+            for i, line in enumerate(file.read_text(encoding='utf-8').splitlines(), 1)
+            if not re.match(r'__all__|""".*"""$|# AUTO|           \'', line) # what nbdev writes by itself
+            and (len(line) > 140 or len(line) > 120 and not message.search(line))]
+    assert not wide, f'{len(wide)} lines: {wide}'

@@ -79,7 +79,7 @@ def test_names_of_the_papers(name, weights, size, mean, S, monkeypatch):
     create = timm.create_model
     monkeypatch.setattr(timm, 'create_model', lambda name, pretrained, **kw: create(name, **kw))
     monkeypatch.setattr(torchvision.models._api.WeightsEnum, 'get_state_dict', lambda self, **kw: {})
-    monkeypatch.setattr('vrlit.sources._fit', lambda model, state, file: model)
+    monkeypatch.setattr('vrlit.sources.load_weights', lambda model, state, file: model)
     source = vr.load_source(name, weights)
     assert (source.size, source.S) == (size, S) and source.mean[0].item() == pytest.approx(mean)
     assert len(source.labels) == S and not source.labels[0].startswith('source label')

@@ -1,8 +1,9 @@
 "Visual reprogramming: y = f_out(f_pre(f_in(x))), a frozen classifier put to a new task by what goes in and what comes out."
 __version__ = "0.1.0"
 
-# A public name is found through nbdev's index and its module imported when the name is first used (PEP 562): `import vrlit`
-# costs milliseconds, and a new method is in reach as `vrlit.Name` once its notebook is exported, with no line to add here.
+# A public name is found through nbdev's index and its module imported when the name is first used (PEP 562):
+# `import vrlit` costs milliseconds, and a new method is in reach as `vrlit.Name` once its notebook is exported, with no
+# line to add here.
 
 def _homes():
     "Public name -> module that has it. Submodules and subpackages are names as well; the command line's functions are not."

@@ -19,7 +19,8 @@ from .pixels import resize
 # %% ../nbs/04_augment.ipynb #752c8323
 @dataclass
 class Augment:
-    """Random resize-crop-flip of a batch, on its device: resized to `size + plus`; per image one crop of `size`, mirrored or not.
+    """Random resize-crop-flip of a batch, on its device: resized to `size + plus`; per image one crop of `size`,
+    mirrored or not.
 
     `plus=32` is SMM's recipe (Cai et al., ICML 2024), `plus=4` that of BLM's watermarks (Cai et al., NeurIPS 2024)."""
     size: int # of the result

@@ -77,34 +77,39 @@ def _trainings(tasks, source, seed):
 
 def _trained(model, task, epochs, seed, device):
     lr = {part: v for part, v in dict(pattern=.1, mask_generator=.01).items() if hasattr(model.prompt, part)}
-    return vr.fit(model, task, epochs=epochs, batch_size=32, lr=lr, milestones=(.67,), seed=seed, device=device, progress=False)
+    settings = dict(epochs=epochs, batch_size=32, lr=lr, milestones=(.67,), seed=seed, device=device)
+    return vr.fit(model, task, **settings, progress=False)
 
 def _clock(seconds: float) -> str: return f'{int(seconds) // 60}:{int(seconds) % 60:02}'
 
 # %% ../nbs/49_cli.ipynb #b7d49737
-Device = Annotated[str | None, typer.Option(help='Such as cpu or cuda:0.', show_default='a CUDA device if there is one')]
+Device = Annotated[str | None, typer.Option(help='Such as cpu or cuda:0.',
+                                            show_default='a CUDA device if there is one')]
 
 @app.command()
 def demo(
-    task: Annotated[list[str], typer.Option(help='A target task: digits, squares, or any other that load_task knows, a folder '
-                                                 'of images for one. May be given several times.')] = ['digits', 'squares'],
+    task: Annotated[list[str], typer.Option(help='A target task: digits, squares, or any other that load_task knows, '
+                                                 'a folder of images for one. May be given several times.')
+                    ] = ['digits', 'squares'],
     epochs: Annotated[int, typer.Option(min=1, help='Epochs of each training.')] = 3,
-    seed: Annotated[int, typer.Option(help='Of all that is drawn. The same seed gives the same result on the same machine.')] = 0,
+    seed: Annotated[int, typer.Option(help='Of all that is drawn. The same seed gives the same result '
+                                           'on the same machine.')] = 0,
     out: Annotated[Path, typer.Option(help='The figure to write: .png, .pdf, .svg, ...')] = Path('vrlit-demo.png'),
     device: Device = None,
 ):
     """Compare prompts and mappings on tasks that need no download.
 
-    Trains padding, full watermark and SMM with RLM, FLM and ILM, from the embedded ImageNet classifier to each task. Prints a
-    row of the table after each training, with the time left, and draws what each prompt learned with ILM in one figure. Less
-    than two minutes on a CPU."""
+    Trains padding, full watermark and SMM with RLM, FLM and ILM, from the embedded ImageNet classifier to each task.
+    Prints a row of the table after each training, with the time left, and draws what each prompt learned with ILM in
+    one figure. Less than two minutes on a CPU."""
     with _errors():
         _check_out(out)
         source, tasks = vr.load_source(size=64), [vr.load_task(t, seed=seed) for t in task]
         typer.echo('\n'.join(map(str, [source, *tasks])))
         interrupted = _demo(source, tasks, epochs, seed, out, device)
-        typer.echo('\ntest: at the epoch with the best validation accuracy; test-best: at the epoch with the best test accuracy, '
-                   f'as papers report\npatterns, prompted images and mappings are drawn in {out}')
+        typer.echo('\ntest: at the epoch with the best validation accuracy; '
+                   'test-best: at the epoch with the best test accuracy, as papers report\n'
+                   f'patterns, prompted images and mappings are drawn in {out}')
         if interrupted: raise KeyboardInterrupt
 
 # %% ../nbs/49_cli.ipynb #01c03a8b
@@ -119,8 +124,9 @@ def _demo(source, tasks, epochs, seed, out, device) -> bool: # whether somebody 
     rows = iter(subfigures)
     for i, (task, prompt, mapping, model) in enumerate(_trainings(tasks, source, seed), 1):
         result = _trained(model, task, epochs, seed, device)
-        test, best, seconds = result.selected['test_acc'], result.test_best['test_acc'], sum(r['seconds'] for r in result.log)
-        trained, left = sum(p.numel() for p in model.trained().values()), (time.perf_counter() - start) / i * (n - i)
+        test, best = result.selected['test_acc'], result.test_best['test_acc']
+        seconds, left = sum(r['seconds'] for r in result.log), (time.perf_counter() - start) / i * (n - i)
+        trained = sum(p.numel() for p in model.trained().values())
         typer.echo(f'{task.name[:10]:10} {prompt:10} {mapping:8} {trained:8,} {test:7.1%} {best:10.1%} '
                    f'{seconds:8.1f} {_clock(left):>6}')
         title = f'{task.name}, {prompt}, {mapping}: {test:.0%} of the test images'
@@ -162,7 +168,8 @@ def list_(
 ):
     "List sources, tasks, prompts or mappings."
     with _errors():
-        found = {name: about for name, about in _listed(kind).items() if fnmatch.fnmatch(name.partition('(')[0], pattern)}
+        fits = lambda name: fnmatch.fnmatch(name.partition('(')[0], pattern)
+        found = {name: about for name, about in _listed(kind).items() if fits(name)}
         if not found: raise ValueError(f'pattern: nothing among the {kind.value} fits {pattern!r}')
         for name, about in found.items():
             if kind is Kind.tasks: typer.echo(f'{name:14} {about}')
@@ -182,7 +189,8 @@ def _words(text: str): return _parts(text, str)
 
 def _shares(text: str):
     try: return text if isinstance(text, tuple) else tuple(float(m) for m in text.split(',') if m.strip())
-    except ValueError: raise typer.BadParameter(f'expected shares of the epochs such as 0.5,0.72, got {text!r}') from None
+    except ValueError:
+        raise typer.BadParameter(f'expected shares of the epochs such as 0.5,0.72, got {text!r}') from None
 
 def _list(text: str): return text if isinstance(text, tuple) else tuple(t.strip() for t in text.split(',') if t.strip())
 
@@ -238,25 +246,26 @@ FIT = _options('vrlit.train', 'fit', 'callback')
 @_with_options(DATA, FIT)
 def train_(
     ctx: typer.Context,
-    task: Annotated[str, typer.Argument(help='A target task: a name (`vrlit list tasks`), a folder of class folders, a zip of one, '
-                                             'an .npz of arrays, or hf/NAME of a Hugging Face set.')],
+    task: Annotated[str, typer.Argument(help='A target task: a name (`vrlit list tasks`), a folder of class folders, '
+                                             'a zip of one, an .npz of arrays, or hf/NAME of a Hugging Face set.')],
     source: Annotated[str, typer.Option(help='A source (`vrlit list sources`), with arguments if it needs some: '
                                              '"resnet18(size=128)".')] = 'embedded',
     weights: Annotated[str | None, typer.Option(help='A file of weights, or a tag of the library.',
                                                 show_default="the library's")] = None,
-    texts: Annotated[str | None, typer.Option(help='What a source such as clip/ViT-B-32 reads: a template with a {} for names; '
-                                                   'ensemble, 80 templates averaged; templates, 81 source labels for each name; '
-                                                   'or .json files of descriptions, with commas.',
+    texts: Annotated[str | None, typer.Option(help='What a source such as clip/ViT-B-32 reads: a template with a {} '
+                                                   'for names; ensemble, 80 templates averaged; templates, 81 source '
+                                                   'labels for each name; or .json files of descriptions, with commas.',
                                               show_default='This is a photo of a {}.')] = None,
-    prompt: Annotated[str, typer.Option(help='A prompt (`vrlit list prompts`), such as "Padding(inner=32)".')] = 'Padding',
+    prompt: Annotated[str, typer.Option(help='A prompt (`vrlit list prompts`): "Padding(inner=32)".')] = 'Padding',
     mapping: Annotated[str, typer.Option(help='A label mapping (`vrlit list mappings`).')] = 'ILM',
-    out: Annotated[Path | None, typer.Option(help='The folder to write.', show_default='runs/TASK-PROMPT-MAPPING-SEED')] = None,
+    out: Annotated[Path | None, typer.Option(help='The folder to write.',
+                                             show_default='runs/TASK-PROMPT-MAPPING-SEED')] = None,
     overwrite: Annotated[bool, typer.Option('--overwrite', help='Replace that folder if it is there.')] = False,
-    recipe: Annotated[str | None, typer.Option(help='A recipe of the prompt, such as paper-resnet or clean-resnet: settings that '
-                                                    'the options below override.')] = None,
+    recipe: Annotated[str | None, typer.Option(help='A recipe of the prompt, such as paper-resnet or clean-resnet: '
+                                                    'settings that the options below override.')] = None,
     control: Annotated[Any, typer.Option(parser=_list, metavar='NAMES', show_default='none',
-                                         help='Then train likewise on a source with random weights, on constant images, or both: '
-                                              'random,constant.')] = '',
+                                         help='Then train likewise on a source with random weights, on constant '
+                                              'images, or both: random,constant.')] = '',
     progress: Annotated[bool, typer.Option(help='Show a bar; otherwise a line per epoch.')] = True,
     **settings,
 ):
@@ -306,7 +315,8 @@ def _slug(text: str) -> str: return re.sub(r'\W+', '_', Path(text).stem if os.se
 def _recipe(prompt, name: str | None) -> dict:
     known = getattr(prompt, 'recipes', {})
     if name is None: return {}
-    if name not in known: raise ValueError(f'--recipe: {type(prompt).__name__} has {", ".join(known) or "none"}, got {name!r}')
+    if name not in known:
+        raise ValueError(f'--recipe: {type(prompt).__name__} has {", ".join(known) or "none"}, got {name!r}')
     return known[name]
 
 # %% ../nbs/49_cli.ipynb #c2f05176
@@ -327,7 +337,8 @@ def eval_(
     with _errors():
         run = vr.load_run(folder, weights=weights, device=device)
         target = run.load_task(task, **dict(root=str(root)) if root is not None else {})
-        if split not in target.splits: raise ValueError(f'--split: expected one of {", ".join(target.splits)}, got {split!r}')
+        if split not in target.splits:
+            raise ValueError(f'--split: expected one of {", ".join(target.splits)}, got {split!r}')
         now, then = target.record()['splits'][split], run.result.task['splits'].get(split)
         if now != then: typer.echo(f'warning: {split} is not the one of the training: {now}, there {then}', err=True)
         score = vr.evaluate(run.model, target.splits[split], batch_size)

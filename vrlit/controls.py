@@ -28,7 +28,8 @@ def batch_statistics(
     def count(norm, inputs):
         x = inputs[0].detach().float().transpose(0, 1).flatten(1) # [C, ...]
         norm.running_mean.copy_(x.mean(1)); norm.running_var.copy_(x.var(1))
-    hooks = [m.register_forward_pre_hook(count) for m in module.modules() if getattr(m, 'running_mean', None) is not None]
+    norms = [m for m in module.modules() if getattr(m, 'running_mean', None) is not None]
+    hooks = [m.register_forward_pre_hook(count) for m in norms]
     try: yield
     finally:
         for hook in hooks: hook.remove()
@@ -41,8 +42,8 @@ def random_source(
 ) -> Any: # the same kind of source
     """The same architecture with weights that know nothing.
 
-    Each tensor is drawn from a normal distribution with its mean and standard deviation; of the old weights nothing else is
-    left. Batch norm takes its statistics from `z`."""
+    Each tensor is drawn from a normal distribution with its mean and standard deviation; of the old weights nothing
+    else is left. Batch norm takes its statistics from `z`."""
     source, g = copy.deepcopy(source), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in source.parameters(): p.copy_(torch.randn(p.shape, generator=g).to(p) * p.std(correction=0) + p.mean())
@@ -93,8 +94,8 @@ class Comparison:
     ) -> float | None: # None where the model is not better than chance, or chance is not known
         """`(a - a_control) / (a - a_constant)`: the share of what is above chance that a control does not reach.
 
-        From test accuracies of the selected epochs; with 'random' it is the source's. Chance is the control 'constant', or
-        1 / K without it. `KeyError` for a control that was not trained."""
+        From test accuracies of the selected epochs; with 'random' it is the source's. Chance is the control 'constant',
+        or 1 / K without it. `KeyError` for a control that was not trained."""
         of = lambda r: r.selected['test_acc']
         chance = of(self.controls['constant']) if 'constant' in self.controls else 1 / self.result.task.get('K', 1)
         a, a_control = of(self.result), of(self.controls[control])
@@ -123,8 +124,8 @@ def compare(
 ) -> Comparison:
     """Train `model` with these settings, then a copy from the same start for each control.
 
-    `ValueError` for an unknown control, before anything runs. An interrupt ends it with what is finished; a control that
-    diverges or takes too much memory is given up with a warning."""
+    `ValueError` for an unknown control, before anything runs. An interrupt ends it with what is finished; a control
+    that diverges or takes too much memory is given up with a warning."""
     names = (controls,) if isinstance(controls, str) else tuple(controls)
     _check_controls(names, model)
     initial = model.adapter()
@@ -150,6 +151,7 @@ def _control(model, initial, task, name, settings, progress):
 
 def _check_controls(names, model):
     for name in names:
-        if name not in CONTROLS: raise ValueError(f'controls: expected {" or ".join(map(repr, CONTROLS))}, got {name!r}')
+        if name not in CONTROLS:
+            raise ValueError(f'controls: expected {" or ".join(map(repr, CONTROLS))}, got {name!r}')
     if 'random' in names and not any(True for _ in model.source.parameters()):
         raise ValueError("controls: 'random' needs a source with weights to draw anew, this one has none")

@@ -36,7 +36,8 @@ def _stamp(path) -> str:
 
 def _path(path) -> _File:
     try: return _File(str(path), lambda: open(path, 'rb'), _stamp(path))
-    except FileNotFoundError: raise FileNotFoundError(f'{path}: the data set lists this image, and it is not there') from None
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{path}: the data set lists this image, and it is not there') from None
 
 @contextmanager
 def _reading(file):
@@ -103,7 +104,8 @@ def _write_npy(files: list[_File], size: int, how: tuple, to: Path):
     if shutil.disk_usage(to.parent).free < (need := int(np.prod(shape)) + 4096): _no_room(to.parent, n_bytes=need)
     with _replacing(to) as f:
         np.lib.format.write_array_header_1_0(f, dict(descr='|u1', fortran_order=False, shape=shape))
-        for im in _each(lambda file: _decode(file, size, *how), files, f'reading images once, {size} x {size}'): f.write(im.tobytes())
+        decoded = _each(lambda file: _decode(file, size, *how), files, f'reading images once, {size} x {size}')
+        for im in decoded: f.write(im.tobytes())
 
 def _hash(lines: Iterable[str]) -> str: return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
 
@@ -129,7 +131,7 @@ def _whole(file: Path, n: int) -> np.ndarray | None:
     warnings.warn(f'cache: {file} is damaged and will be made again ({why})', stacklevel=4)
     return None
 
-def _cached(files: list[_File], size: int | None = None, mode: str = 'bilinear', crop: bool = False, cache=None) -> np.ndarray:
+def _cached(files: list[_File], size: int | None = None, mode='bilinear', crop=False, cache=None) -> np.ndarray:
     "A map of these images, uint8 [N, 3, size, size], decoded if they are not yet"
     if mode not in ('bilinear', 'bicubic'): raise ValueError(f"mode: expected 'bilinear' or 'bicubic', got {mode!r}")
     if size is not None and size < 1: raise ValueError(f'size: expected at least 1 pixel, got {size}')
@@ -183,11 +185,13 @@ _SETS = dict(
         'oxford-iiit-pet/images/ and oxford-iiit-pet/annotations/ (robots.ox.ac.uk/~vgg/data/pets)',
         ('oxford_pets', 'split_zhou_OxfordPets.json', 'images')),
     food101=_Set('101 dishes', 'Food101', _TRAIN_TEST,
-        'food-101/images/ and food-101/meta/ (food-101.tar.gz, data.vision.ee.ethz.ch/cvl)', ('food-101', 'split_zhou_Food101.json', 'images')),
+        'food-101/images/ and food-101/meta/ (food-101.tar.gz, data.vision.ee.ethz.ch/cvl)',
+        ('food-101', 'split_zhou_Food101.json', 'images')),
     stanfordcars=_Set('196 models of cars; no longer to be downloaded', 'StanfordCars', _TRAIN_TEST,
         'stanford_cars/ with cars_train/, cars_test/, devkit/ and cars_test_annos_withlabels.mat (a copy: its own site is gone)',
         ('stanford_cars', 'split_zhou_StanfordCars.json', '')),
-    sun397=_Set('397 scenes', 'SUN397', dict(train={}), 'SUN397/ (SUN397.tar.gz, vision.princeton.edu/projects/2010/SUN)',
+    sun397=_Set('397 scenes', 'SUN397', dict(train={}),
+        'SUN397/ (SUN397.tar.gz, vision.princeton.edu/projects/2010/SUN)',
         ('sun397', 'split_zhou_SUN397.json', 'SUN397')),
     ucf101=_Set('101 actions, the middle frames of videos; with the split of CoOp only', None, {}, '',
         ('ucf101', 'split_zhou_UCF101.json', 'UCF-101-midframes')),
@@ -198,7 +202,8 @@ def _digits(seed: int) -> tuple[dict, list[str], str]:
     from sklearn.datasets import load_digits
     x, y = load_digits(return_X_y=True)
     x = (x.reshape(-1, 8, 8) * 255 / 16).round().astype(np.uint8)
-    return dict(train=(x, y)), [str(k) for k in range(10)], "scikit-learn's digits (UCI optical recognition), 0..16 scaled to 0..255"
+    origin = "scikit-learn's digits (UCI optical recognition), 0..16 scaled to 0..255"
+    return dict(train=(x, y)), [str(k) for k in range(10)], origin
 
 def _squares(seed: int) -> tuple[dict, list[str], str]:
     x, y = counting_squares(1500, seed=seed)
@@ -225,7 +230,8 @@ def _coop(path: Path, images: str | None = None) -> _Found:
         split = json.loads(path.read_text())
         names = {int(k): name for items in split.values() for _, k, name in items}
         if images is None: images = _beside(path, split['train'][0][0])
-        pair = lambda items: ([path.parent / images / p.lstrip('/') for p, _, _ in items], [int(k) for _, k, _ in items])
+        place = lambda p: path.parent / images / p.lstrip('/')
+        pair = lambda items: ([place(p) for p, _, _ in items], [int(k) for _, k, _ in items])
         parts = {part: pair(split[part]) for part in ('train', 'val', 'test')}
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as e:
         raise ValueError(f'{path}: expected lists "train", "val" and "test" of [path, label, name] ({e!r})') from e
@@ -243,13 +249,14 @@ def _beside(path: Path, image: str) -> str:
     return next((d for d in folders if (path.parent / d / image).is_file()), '.')
 
 # %% ../nbs/05_loaders.ipynb #3a5f21a8
-_SIGNS = [f'speed limit {v} km/h' for v in (20, 30, 50, 60, 70, 80)] + '''end of speed limit 80 km/h, speed limit 100 km/h,
-speed limit 120 km/h, no passing, no passing for trucks, right of way at the next intersection, priority road, yield, stop,
-no vehicles, no trucks, no entry, general caution, dangerous curve to the left, dangerous curve to the right, double curve,
-bumpy road, slippery road, road narrows on the right, road work, traffic signals, pedestrians, children crossing,
-bicycles crossing, beware of ice or snow, wild animals crossing, end of all limits, turn right ahead, turn left ahead,
-ahead only, go straight or right, go straight or left, keep right, keep left, roundabout mandatory, end of no passing,
-end of no passing for trucks'''.replace(',\n', ', ').split(', ')
+_SIGNS = [f'speed limit {v} km/h' for v in (20, 30, 50, 60, 70, 80)] + '''
+end of speed limit 80 km/h, speed limit 100 km/h, speed limit 120 km/h, no passing, no passing for trucks, right of
+way at the next intersection, priority road, yield, stop, no vehicles, no trucks, no entry, general caution, dangerous
+curve to the left, dangerous curve to the right, double curve, bumpy road, slippery road, road narrows on the right,
+road work, traffic signals, pedestrians, children crossing, bicycles crossing, beware of ice or snow, wild animals
+crossing, end of all limits, turn right ahead, turn left ahead, ahead only, go straight or right, go straight or left,
+keep right, keep left, roundabout mandatory, end of no passing, end of no passing for trucks
+'''.strip().replace('\n', ' ').split(', ')
 
 def _items(data) -> tuple:
     "(array of images, or files in a fixed order; labels) of one of torchvision's image sets"
@@ -277,7 +284,8 @@ _SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '
 def _by_class(names: list[str], where) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
     "{split: [(image, class)]} and all classes, of all file and folder names below `where`"
     is_image = lambda name: name.lower().endswith(_SUFFIXES)
-    rows = [(name.split('/')[:-1], name) for name in names if not any(k.startswith(('.', '__MACOSX')) for k in name.split('/'))]
+    hidden = lambda name: any(k.startswith(('.', '__MACOSX')) for k in name.split('/'))
+    rows = [(name.split('/')[:-1], name) for name in names if not hidden(name)]
     rows = [(folders, name) for folders, name in rows if folders]
     while len({f[0] for f, _ in rows}) == 1 and not any(len(f) == 1 and is_image(n) for f, n in rows): # a folder around everything
         rows = [(f[1:], n) for f, n in rows if len(f) > 1]
@@ -285,12 +293,14 @@ def _by_class(names: list[str], where) -> tuple[dict[str, list[tuple[str, str]]]
     split = {k: part for part, known in _PARTS.items() for k in known if k in outer} or None
     if split and not {'train', 'test'} <= {*split.values()}:
         raise ValueError(f'{where}: expected class folders in train/ and in test/, got them in {", ".join(sorted(split))} only')
-    below = [('train', f[0], n) for f, n in rows] if split is None else [(split[f[0]], f[1], n) for f, n in rows if f[0] in split and len(f) > 1]
+    if split is None: below = [('train', f[0], n) for f, n in rows]
+    else: below = [(split[f[0]], f[1], n) for f, n in rows if f[0] in split and len(f) > 1]
     images = sorted(row for row in below if is_image(row[2]))
     empty = {(part, c) for part, c, _ in below} - {(part, c) for part, c, _ in images}
     if empty or not images:
         raise ValueError(f'{where}: expected a folder of images ({" ".join(_SUFFIXES)}) for each class, found no image'
-                         + ''.join(f' in class folder {c!r}{f" of {part}" * bool(split)}' for part, c in sorted(empty)[:1]))
+                         + ''.join(f' in class folder {c!r}{f" of {part}" * bool(split)}'
+                                   for part, c in sorted(empty)[:1]))
     found = {part: [(n, c) for k, c, n in images if k == part] for part in _PARTS}
     return {part: pairs for part, pairs in found.items() if pairs}, sorted({c for _, c, _ in images})
 
@@ -299,25 +309,34 @@ def _numbered(found, classes, file: Callable[[str], _File]) -> dict[str, tuple]:
     return {part: ([file(n) for n, _ in images], [k[c] for _, c in images]) for part, images in found.items()}
 
 def _image_folder(folder: Path) -> _Found:
-    names = [(Path(d).relative_to(folder) / name).as_posix() + end for d, folders, files in os.walk(folder, followlinks=True)
+    names = [(Path(d).relative_to(folder) / name).as_posix() + end
+             for d, folders, files in os.walk(folder, followlinks=True)
              for names, end in ((folders, '/'), (files, '')) for name in names]
     found, classes = _by_class(names, folder)
-    return _numbered(found, classes, lambda name: _path(folder / name)), classes, f'folder {folder.name}: {", ".join(found) if len(found) > 1 else "all images"}'
+    files_of = _numbered(found, classes, lambda name: _path(folder / name))
+    return files_of, classes, f'folder {folder.name}: {_parts_told(found)}'
+
+def _parts_told(found): return ', '.join(found) if len(found) > 1 else 'all images'
 
 def _image_zip(path: Path) -> _Found:
     try: archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as e: raise ValueError(f'{path}: expected a zip of class folders ({e})') from e
     found, classes = _by_class(archive.namelist(), path)
     info, stamp = archive.NameToInfo, _stamp(path)
-    file = lambda name: _File(f'{path}/{name}', partial(archive.open, info[name]), f'{stamp}\t{name}', f'{info[name].CRC:08x} {info[name].file_size}')
-    return _numbered(found, classes, file), classes, f'zip {path.name}: {", ".join(found) if len(found) > 1 else "all images"}'
+    content = lambda i: f'{i.CRC:08x} {i.file_size}'
+    file = lambda name: _File(f'{path}/{name}', partial(archive.open, info[name]), f'{stamp}\t{name}',
+                              content(info[name]))
+    return _numbered(found, classes, file), classes, f'zip {path.name}: {_parts_told(found)}'
 
 # %% ../nbs/05_loaders.ipynb #b5114ded
 def _arrays(path: Path) -> _Found:
     try: z = dict(np.load(path, allow_pickle=False))
-    except (ValueError, OSError, zipfile.BadZipFile) as e: raise ValueError(f'{path}: expected an .npz of plain arrays ({e})') from e
-    parts = {part: (z[f'x_{k}'], z[f'y_{k}']) for part, known in _PARTS.items() for k in known if {f'x_{k}', f'y_{k}'} <= z.keys()}
-    if 'train' not in parts: raise ValueError(f'{path}: expected arrays x_train and y_train (x_test, y_test, x_val, y_val, labels), got {sorted(z)}')
+    except (ValueError, OSError, zipfile.BadZipFile) as e:
+        raise ValueError(f'{path}: expected an .npz of plain arrays ({e})') from e
+    parts = {part: (z[f'x_{k}'], z[f'y_{k}'])
+             for part, known in _PARTS.items() for k in known if {f'x_{k}', f'y_{k}'} <= z.keys()}
+    if 'train' not in parts:
+        raise ValueError(f'{path}: expected arrays x_train and y_train (x_test, y_test, x_val, y_val, labels), got {sorted(z)}')
     last = lambda x: x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3)
     parts = {part: (x.transpose(0, 3, 1, 2).copy() if last(x) else x, y) for part, (x, y) in parts.items()}
     return parts, [str(k) for k in z['labels']] if 'labels' in z else None, f'arrays of {path.name}: {", ".join(parts)}'
@@ -326,18 +345,21 @@ def _arrays(path: Path) -> _Found:
 def _hugging_face(data, columns: tuple[str, str] | None = None) -> _Found:
     "`data`: a name on the hub, a folder that `save_to_disk` wrote, or the data set itself"
     try: import datasets
-    except ImportError as e: raise ImportError("Hugging Face data sets need one more package: pip install datasets") from e
-    origin = f'Hugging Face data set {Path(data).name if isinstance(data, Path) else data if isinstance(data, str) else "in memory"}'
+    except ImportError as e:
+        raise ImportError('Hugging Face data sets need one more package: pip install datasets') from e
+    name = data.name if isinstance(data, Path) else data if isinstance(data, str) else 'in memory'
+    origin = f'Hugging Face data set {name}'
     if isinstance(data, Path): data = datasets.load_from_disk(str(data))
     elif isinstance(data, str):
         try: data = datasets.load_dataset(data)
         except OSError as e:
-            raise ConnectionError(f"{origin}: cannot be fetched ({e}); where there is a network, datasets.load_dataset({data!r}).save_to_disk('folder'), "
-                                  "then load_task('folder') here") from e
+            raise ConnectionError(f'{origin}: cannot be fetched ({e}); where there is a network, '
+                                  f"datasets.load_dataset({data!r}).save_to_disk('folder'), then load_task('folder') here") from e
     data = data if isinstance(data, dict) else dict(train=data)
     sets = {part: data[k] for part, known in _PARTS.items() for k in known if k in data}
     if 'train' not in sets or not isinstance(sets['train'], datasets.Dataset):
-        raise ValueError(f'{origin}: expected a Dataset, or splits of it, train among them, got {", ".join(data)} ({type(next(iter(data.values()))).__name__})')
+        kind = type(next(iter(data.values()))).__name__
+        raise ValueError(f'{origin}: expected a Dataset, or splits of it, train among them, got {", ".join(data)} ({kind})')
     image, label = columns or _columns(sets['train'].features, origin)
     ys = {part: np.asarray(d.with_format('numpy')[label][:]) for part, d in sets.items()}
     labels = getattr(sets['train'].features[label], 'names', None)
@@ -352,7 +374,8 @@ def _columns(features, origin) -> tuple[str, str]:
     of = lambda *kinds: [k for k, f in features.items() if type(f).__name__ in kinds]
     image, label = of('Image'), of('ClassLabel') or [k for k in ('label', 'labels') if k in features]
     if len(image) != 1 or len(label) != 1:
-        raise ValueError(f"columns: {origin} has the columns {', '.join(features)}; say which are image and label, such as columns=('image', 'label')")
+        raise ValueError(f"columns: {origin} has the columns {', '.join(features)}; say which are image and label, "
+                         "such as columns=('image', 'label')")
     return image[0], label[0]
 
 def _rows(data, column: str, name: str) -> list[_File]:
@@ -396,7 +419,8 @@ def _find(name, root: Path, seed: int, download: bool, columns) -> _Found:
         if path.is_file(): return {'.npz': _arrays, '.json': _coop}.get(path.suffix, _image_zip)(path)
     near = difflib.get_close_matches(re.sub('[-_ ]', '', name.lower()), list_tasks(), 1)
     raise ValueError(f"name: expected a task, a folder, a zip or an .npz, got {name!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
-                     f"Tasks: {', '.join(list_tasks())}. Files are looked for here and in root='{str(root).replace(str(Path.home()), '~')}'.")
+                     f"Tasks: {', '.join(list_tasks())}. "
+                     f"Files are looked for here and in root='{str(root).replace(str(Path.home()), '~')}'.")
 
 # %% ../nbs/05_loaders.ipynb #a09734b6
 def load_task(
@@ -416,10 +440,11 @@ def load_task(
 ) -> Task:
     """A target task by name.
 
-    Sets without a test split get a seeded stratified fifth. `ValueError` for a name that is nothing of the kind, for files in
-    another layout, and for an unreadable image, with its name; `FileNotFoundError`, saying what to put where, for a set that is
-    not there; `OSError` where the cache's disk is full."""
-    given: dict[str, Any] = dict(root=str(root), size=size, mode=mode, crop=crop, val=val, shots=shots, seed=seed, columns=columns)
+    Sets without a test split get a seeded stratified fifth. `ValueError` for a name that is nothing of the kind, for
+    files in another layout, and for an unreadable image, with its name; `FileNotFoundError`, saying what to put where,
+    for a set that is not there; `OSError` where the cache's disk is full."""
+    given: dict[str, Any] = dict(root=str(root), size=size, mode=mode, crop=crop, val=val, shots=shots, seed=seed,
+                                 columns=columns)
     loaded = (str(name), given) if isinstance(name, str | Path) else None
     root, known = Path(root).expanduser(), name if isinstance(name, str) and name in list_tasks() else None
     parts, labels, origin = _find(name, root, seed, download, columns)

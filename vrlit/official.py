@@ -17,7 +17,8 @@ from torch import Tensor, nn
 def to_official(
     model: nn.Module, # a Reprogrammed, or a prompt alone
 ) -> dict[str, Any]: # visual_prompt_dict, and of a one-to-one mapping the mapping_sequence [K]
-    """A checkpoint in the layout of ILM-VP's and SMM's code, for `torch.save`; its `visual_prompt_dict` is the state dict of the published module.
+    """A checkpoint in the layout of ILM-VP's and SMM's code, for `torch.save`; its `visual_prompt_dict` is the state
+    dict of the published module.
 
     `ValueError` if no published names are known for the prompt."""
     prompt: Any = getattr(model, 'prompt', model)
@@ -25,10 +26,13 @@ def to_official(
     state = {_renamed(k, names): v.detach().cpu().clone() for k, v in prompt.state_dict().items()}
     if 'mask' in names: state[names['mask']] = prompt.mask.detach().cpu().expand(C, -1, -1).clone()
     sequence: Any = getattr(getattr(model, 'mapping', None), 'sequence', None) # [K, per_target]
-    return dict(visual_prompt_dict=state) | ({} if sequence is None else dict(mapping_sequence=sequence.flatten().cpu().clone()))
+    kept: dict[str, Any] = dict(visual_prompt_dict=state)
+    if sequence is not None: kept['mapping_sequence'] = sequence.flatten().cpu().clone()
+    return kept
 
 def _names(prompt) -> dict[str, str]:
-    if not (names := getattr(prompt, 'official', None)): raise ValueError(f'model: no published names are known for {type(prompt).__name__}')
+    if not (names := getattr(prompt, 'official', None)):
+        raise ValueError(f'model: no published names are known for {type(prompt).__name__}')
     return names
 
 def _renamed(key, names):
@@ -40,7 +44,8 @@ def from_official(
     model: nn.Module, # a Reprogrammed, or a prompt alone: changed in place
     checkpoint: str | Path | dict[str, Any], # a file that the published code wrote, what is in it, or the prompt's state dict in it
 ) -> nn.Module: # `model`
-    """Load the prompt, and the one-to-one mapping if both have one. `ValueError` if they do not fit; nothing is changed then.
+    """Load the prompt, and the one-to-one mapping if both have one. `ValueError` if they do not fit; nothing is changed
+    then.
 
     `FileNotFoundError` if there is no such file."""
     prompt: Any = getattr(model, 'prompt', model)
@@ -54,7 +59,9 @@ def from_official(
     _check(prompt, state, mask)
     sequence = held.get('mapping_sequence')
     if sequence is not None and mapping is not None:
-        if not hasattr(mapping, 'sequence'): warnings.warn(f'checkpoint: its mapping is one-to-one, {type(mapping).__name__} is not; it keeps its own', stacklevel=2)
+        if not hasattr(mapping, 'sequence'):
+            warnings.warn(f'checkpoint: its mapping is one-to-one, {type(mapping).__name__} is not; it keeps its own',
+                          stacklevel=2)
         else: sequence = _check_sequence(mapping, torch.as_tensor(sequence))
     prompt.load_state_dict(state)
     if sequence is not None and hasattr(mapping, 'sequence'): mapping.sequence.copy_(sequence)
@@ -64,21 +71,31 @@ def from_official(
 def _read(file):
     if not file.is_file(): raise FileNotFoundError(f'checkpoint: there is no file {file}')
     try: held = torch.load(file, map_location='cpu', weights_only=True)
-    except Exception as e: raise ValueError(f'checkpoint: {file} cannot be read as tensors and plain values alone ({str(e).splitlines()[0]})') from e
+    except Exception as e:
+        why = str(e).splitlines()[0]
+        raise ValueError(f'checkpoint: {file} cannot be read as tensors and plain values alone ({why})') from e
     if not isinstance(held, dict): raise ValueError(f'checkpoint: expected a dict in {file}, got {type(held).__name__}')
     return held
 
 def _check(prompt, state, mask):
     own = prompt.state_dict()
-    if missing := sorted(own.keys() - state.keys()): raise ValueError(f'checkpoint: this is no {type(prompt).__name__}; missing {missing[:4]}')
-    if unknown := sorted(state.keys() - own.keys()): raise ValueError(f'checkpoint: {type(prompt).__name__} does not know {unknown[:4]}')
-    wrong = [f'{k} is {list(state[k].shape)}, expected {list(v.shape)}' for k, v in own.items() if state[k].shape != v.shape]
+    if missing := sorted(own.keys() - state.keys()):
+        raise ValueError(f'checkpoint: this is no {type(prompt).__name__}; missing {missing[:4]}')
+    if unknown := sorted(state.keys() - own.keys()):
+        raise ValueError(f'checkpoint: {type(prompt).__name__} does not know {unknown[:4]}')
+    wrong = [f'{k} is {list(state[k].shape)}, expected {list(v.shape)}'
+             for k, v in own.items() if state[k].shape != v.shape]
     if wrong: raise ValueError(f'checkpoint: it does not fit; {"; ".join(wrong[:4])}')
-    if mask is not None and not torch.equal(mask.to(prompt.mask).broadcast_to(own['pattern'].shape), prompt.mask.expand_as(own['pattern'])):
-        raise ValueError(f'checkpoint: its mask shows {int(mask[0].sum()):,} pixels of the pattern, the one here {int(prompt.mask.sum()):,}: another width or inner side')
+    if mask is None: return
+    theirs, ours = mask.to(prompt.mask).broadcast_to(own['pattern'].shape), prompt.mask.expand_as(own['pattern'])
+    if not torch.equal(theirs, ours):
+        raise ValueError(f'checkpoint: its mask shows {int(mask[0].sum()):,} pixels of the pattern, '
+                         f'the one here {int(prompt.mask.sum()):,}: another width or inner side')
 
 def _check_sequence(mapping, sequence: Tensor) -> Tensor:
     S = mapping.matrix().shape[0]
-    if sequence.numel() != mapping.sequence.numel(): raise ValueError(f'checkpoint: it maps {sequence.numel()} target labels, the mapping here {mapping.sequence.numel()}')
-    if not 0 <= int(sequence.min()) <= int(sequence.max()) < S: raise ValueError(f'checkpoint: expected source labels from 0 to {S - 1}, got up to {int(sequence.max())}')
+    if sequence.numel() != mapping.sequence.numel():
+        raise ValueError(f'checkpoint: it maps {sequence.numel()} target labels, the mapping here {mapping.sequence.numel()}')
+    if not 0 <= int(sequence.min()) <= int(sequence.max()) < S:
+        raise ValueError(f'checkpoint: expected source labels from 0 to {S - 1}, got up to {int(sequence.max())}')
     return sequence.view_as(mapping.sequence).to(mapping.sequence)

@@ -21,7 +21,9 @@ def unit(
     x: Tensor, # uint8 pixels, or floats that are in [0, 1] already
     dtype: torch.dtype = torch.float32, # of the result
 ) -> Tensor: # floats in [0, 1]
-    "Pixels as numbers in [0, 1]: the space that means and standard deviations speak of. `ValueError` for another dtype."
+    """Pixels as numbers in [0, 1]: the space that means and standard deviations speak of.
+
+    `ValueError` for another dtype."""
     if x.dtype == torch.uint8: return x.to(dtype) / 255
     if x.is_floating_point(): return x.to(dtype)
     raise ValueError(f'x: expected uint8 pixels, or floating in [0, 1], got {x.dtype}')
@@ -92,9 +94,11 @@ def square(
 
 # %% ../nbs/01_pixels.ipynb #a3de3e82
 class Pixels(nn.Module):
-    """`r(x)`: a batch of images as floats in [0, 1], at the size at which a prompt works. `normalise` makes the source's input of it.
+    """`r(x)`: a batch of images as floats in [0, 1], at the size at which a prompt works. `normalise` makes the
+    source's input of it.
 
-    Its dtype is that of `mean`, which moves with the prompt that holds it. Its size is the one that `fit` crops augmented images to."""
+    Its dtype is that of `mean`, which moves with the prompt that holds it. Its size is the one that `fit` crops
+    augmented images to."""
     mean: Tensor # [C, 1, 1]
     std: Tensor # [C, 1, 1]
 

@@ -35,7 +35,8 @@ def show(
     title: str | None = None, # above the row; None: what the model says of itself
     figure=None, # a matplotlib figure or subfigure to draw on; None: a new one
 ):
-    """Draw the pattern on an empty grey image, then a prompted example of each target label with the source labels it is mapped to.
+    """Draw the pattern on an empty grey image, then a prompted example of each target label with the source labels it
+    is mapped to.
 
     Returns the figure. `ValueError` if the task has no such split."""
     import matplotlib.pyplot as plt
@@ -45,7 +46,8 @@ def show(
     empty = torch.full((1, 3, task.size, task.size), 128, dtype=torch.uint8)
     images = [prompted(model, x)[0] if len(x) else None for x in [empty, *(split[i][0] for i in first)]]
     short = lambda s: textwrap.shorten(s, 16, placeholder='…')
-    names = ['\n'.join([t, *map(short, row)]) for t, row in zip(labels, mapped_names(model.mapping, model.source.labels))]
+    mapped = mapped_names(model.mapping, model.source.labels)
+    names = ['\n'.join([t, *map(short, row)]) for t, row in zip(labels, mapped)]
     figure = figure or plt.figure(figsize=(1.15 * len(images), 1.75), layout='constrained')
     figure.suptitle(str(model) if title is None else title, fontsize='medium')
     for ax, image, name in zip(figure.subplots(1, len(images)), images, ['pattern', *names]):

@@ -16,4 +16,5 @@ def paper_and_clean(
     **settings: dict[str, Any], # arguments of `fit` by the name of a backbone, such as resnet=dict(epochs=200, lr=.01)
 ) -> dict[str, dict[str, Any]]: # 'paper-resnet' and 'clean-resnet'
     "Both recipes for each backbone."
-    return {f'{kind}-{name}': s | choice for name, s in settings.items() for kind, choice in (('paper', PAPER), ('clean', CLEAN))}
+    return {f'{kind}-{name}': s | choice
+            for name, s in settings.items() for kind, choice in (('paper', PAPER), ('clean', CLEAN))}

@@ -47,7 +47,8 @@ class Statistics(Protocol):
 
 @runtime_checkable
 class LabelMapping(Protocol):
-    """What is asked of a label mapping, beside being an `nn.Module`. One whose `wants` returns statistics has an `update`, too.
+    """What is asked of a label mapping, beside being an `nn.Module`. One whose `wants` returns statistics has an
+    `update`, too.
 
     `update(statistics)` makes the mapping from what was gathered over the training images."""
     def __call__(self,
@@ -68,7 +69,8 @@ class LabelMapping(Protocol):
 class Reprogrammed(nn.Module):
     """`f_out(f_pre(f_in(x)))`: a prompt, a frozen source model and a label mapping as one module.
 
-    Elsayed et al., ICLR 2019, with the letters of Cai et al., ICML 2024. `TypeError` if a part is not an `nn.Module`."""
+    Elsayed et al., ICLR 2019, with the letters of Cai et al., ICML 2024. `TypeError` if a part is not an
+    `nn.Module`."""
     prompt: nn.Module
     source: Any # a Frozen; a Source tells more
     mapping: Any # a LabelMapping

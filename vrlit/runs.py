@@ -205,8 +205,8 @@ def _described(model, task, result, config):
 def _check_words(model, config, task):
     "The parts, built from the words and given the adapter, compute the same"
     fresh = _parts(config, model.source, task.labels).load_adapter(model.adapter()).eval()
-    x, logits = task.test[:2][0], torch.randn(4, model.mapping.matrix().shape[0], generator=torch.Generator().manual_seed(0))
-    p = next(model.parameters())
+    x, p, g = task.test[:2][0], next(model.parameters()), torch.Generator().manual_seed(0)
+    logits = torch.randn(4, model.mapping.matrix().shape[0], generator=g)
     for what, given in dict(prompt=x.to(p.device), mapping=logits.to(p)).items():
         with torch.no_grad(): ours, theirs = (getattr(m, what)(given) for m in (model, fresh.to(p.device)))
         if ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=1e-5): continue
@@ -324,7 +324,8 @@ def load_run(
 ) -> Run:
     """The model that a folder holds.
 
-    `ValueError` if the folder is none, or if the source has other weights than in the training; given by hand, these only warn."""
+    `ValueError` if the folder is none, or if the source has other weights than in the training; given by hand, these
+    only warn."""
     folder = Path(folder).expanduser()
     config, labels, told = (_read_json(folder, f'{name}.json') for name in ('config', 'labels', 'result'))
     given = source is not None or weights is not None

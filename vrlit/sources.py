@@ -89,10 +89,11 @@ class Source(Frozen):
 # %% ../nbs/02_sources.ipynb #f27307df
 def _card(source):
     names, numbers = ', '.join(source.labels[:3]), lambda v: ', '.join(f'{x:.4g}' for x in v.flatten().tolist())
+    frozen, left = sum(p.numel() for p in source.parameters()), 'style="text-align:left"'
     rows = dict(input=f'{source.size} x {source.size} pixels', mean=numbers(source.mean), std=numbers(source.std),
-                labels=f'{source.S:,} ({names}{", ..." * (source.S > 3)})', frozen=f'{sum(p.numel() for p in source.parameters()):,} parameters')
-    rows = ''.join(f'<tr><th style="text-align:left">{k}</th><td style="text-align:left">{escape(v)}</td></tr>' for k, v in rows.items())
-    return f'<table><caption><b>{escape(source.name)}</b></caption>{rows}</table>'
+                labels=f'{source.S:,} ({names}{", ..." * (source.S > 3)})', frozen=f'{frozen:,} parameters')
+    html = ''.join(f'<tr><th {left}>{k}</th><td {left}>{escape(v)}</td></tr>' for k, v in rows.items())
+    return f'<table><caption><b>{escape(source.name)}</b></caption>{html}</table>'
 
 # %% ../nbs/02_sources.ipynb #d217fc24
 def read_weights(
@@ -153,8 +154,10 @@ def list_sources(
 
 # %% ../nbs/02_sources.ipynb #02a9bfad
 def _offline(name, url, e):
-    return ConnectionError(f"The weights of {name} could not be downloaded ({type(e).__name__}: {str(e).partition('. ')[0]}). "
-        f"Fetch {url} where there is a network, put it anywhere here, and pass its path: load_source('{name}', weights='{Path(url).name}'). "
+    return ConnectionError(
+        f"The weights of {name} could not be downloaded ({type(e).__name__}: {str(e).partition('. ')[0]}). "
+        f"Fetch {url} where there is a network, put it anywhere here, and pass its path: "
+        f"load_source('{name}', weights='{Path(url).name}'). "
         f"Without any weights: load_source('{name}', weights=False), or load_source('embedded'), which is always there.")
 
 def _torchvision(arch, weights, file, kwargs):
@@ -169,7 +172,8 @@ def _torchvision(arch, weights, file, kwargs):
         try: state = tag.get_state_dict(progress=True, check_hash=True, weights_only=True)
         except OSError as e: raise _offline(f'torchvision/{arch}', tag.url, e) from e
         load_weights(model, state, tag.url)
-    return model, dict(size=preset.crop_size[0], mean=preset.mean, std=preset.std, labels=tag.meta['categories']), tag.name
+    known = dict(size=preset.crop_size[0], mean=preset.mean, std=preset.std, labels=tag.meta['categories'])
+    return model, known, tag.name
 
 # %% ../nbs/02_sources.ipynb #bbde802b
 def _timm(arch, weights, file, kwargs):
@@ -179,7 +183,8 @@ def _timm(arch, weights, file, kwargs):
     if isinstance(weights, str): tag = weights
     name = f'{arch}.{tag}' if tag else arch
     known = timm.list_pretrained(f'{arch}.*')
-    if tag and name not in known: raise ValueError(f'weights: expected a file or one of {", ".join(known)}, got {tag!r}')
+    if tag and name not in known:
+        raise ValueError(f'weights: expected a file or one of {", ".join(known)}, got {tag!r}')
     try: model = timm.create_model(name, pretrained=bool(weights) and not file, **kwargs)
     except OSError as e:
         cfg = timm.models.get_pretrained_cfg(name)
@@ -188,15 +193,18 @@ def _timm(arch, weights, file, kwargs):
     data, subset = resolve_data_config(model=model), infer_imagenet_subset(model)
     labels = (None if not subset else imagenet_labels() if subset == 'imagenet-1k' else
               ImageNetInfo(subset).label_descriptions())
-    return model, dict(size=data['input_size'][-1], mean=data['mean'], std=data['std'], labels=labels), model.pretrained_cfg.get('tag')
+    known = dict(size=data['input_size'][-1], mean=data['mean'], std=data['std'], labels=labels)
+    return model, known, model.pretrained_cfg.get('tag')
 
 # %% ../nbs/02_sources.ipynb #a74e0920
 def _embedded(arch, weights, file, kwargs):
     from timm.models.efficientnet import _gen_mobilenet_v1
     model = _gen_mobilenet_v1('mobilenetv1_100', **{'channel_multiplier': .25, 'pad_type': 'same', **kwargs})
-    if weights and not file: load_weights(model, read_weights(files('vrlit') / 'data' / 'embedded.safetensors'), 'embedded.safetensors')
+    name = 'embedded.safetensors'
+    if weights and not file: load_weights(model, read_weights(files('vrlit') / 'data' / name), name)
     known = dict(size=96, mean=.5, std=.5, labels=imagenet_labels())
-    return model.to(memory_format=torch.channels_last), known, 'MobileNetV1 0.25' if weights else None # suits depthwise convolutions on a CPU
+    model = model.to(memory_format=torch.channels_last) # suits depthwise convolutions on a CPU
+    return model, known, 'MobileNetV1 0.25' if weights else None
 
 # %% ../nbs/02_sources.ipynb #bbb2c129
 def _find(name, tag=None):
@@ -226,11 +234,13 @@ def load_source(
 ) -> Source:
     """A frozen source model by name, from a file, or your own.
 
-    `ValueError` for an unknown name or weights that do not fit, `FileNotFoundError` for a missing file, and `ConnectionError`, which says
-    what to fetch, where weights cannot be downloaded."""
-    given: dict[str, Any] = {k: v for k, v in dict(size=size, mean=mean, std=std, labels=labels).items() if v is not None}
+    `ValueError` for an unknown name or weights that do not fit, `FileNotFoundError` for a missing file, and
+    `ConnectionError`, which says what to fetch, where weights cannot be downloaded."""
+    asked: dict[str, Any] = dict(size=size, mean=mean, std=std, labels=labels)
+    given = {k: v for k, v in asked.items() if v is not None}
     if isinstance(model, nn.Module):
-        if kwargs: raise ValueError(f'{", ".join(kwargs)}: arguments for an architecture given by name; yours is already built')
+        if kwargs:
+            raise ValueError(f'{", ".join(kwargs)}: arguments for an architecture given by name; yours is already built')
         if isinstance(weights, (str, Path)): load_weights(model, read_weights(weights), weights)
         return Source(model, **given)
     is_file = isinstance(weights, Path) or str(weights).endswith(('.safetensors', '.pth', '.pt', '.bin', '.tar'))
@@ -266,7 +276,8 @@ def load_open_clip(
 ) -> tuple[nn.Module, Callable[..., Tensor]]: # model, and tokenizer: (texts, context_length=L) -> int64 [n, L]
     """A model of open_clip in eval mode, with the activation that its weights were trained with.
 
-    `ValueError` for an unknown architecture or weights that do not fit, `ConnectionError` if they cannot be downloaded."""
+    `ValueError` for an unknown architecture or weights that do not fit, `ConnectionError` if they cannot be
+    downloaded."""
     import open_clip
     known = open_clip.get_pretrained_cfg(architecture, str(pretrained)) if pretrained else None
     if known: kwargs = dict(force_quick_gelu=known.get('quick_gelu', False)) | kwargs
@@ -286,7 +297,8 @@ def read_texts(
 ) -> Tensor: # int64 [n, L]
     "What a text tower reads. `ValueError` for an empty text, or one that is longer than L tokens."
     for t in texts:
-        if not isinstance(t, str) or not t.strip(): raise ValueError(f'texts: expected texts, and no empty ones, got {t!r}')
+        if not isinstance(t, str) or not t.strip():
+            raise ValueError(f'texts: expected texts, and no empty ones, got {t!r}')
     tokens = tokenizer(texts)
     L = tokens.shape[1]
     cut = (tokenizer(texts, context_length=L + 1)[:, :L] != tokens).any(1)

@@ -32,7 +32,8 @@ def _images(x) -> Tensor:
         raise ValueError(f'x: expected uint8 images, or floating in [0, 1], {came}')
     if x.ndim == 3: x = x[:, None]
     if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape:
-        hint = '; x.permute(0, 3, 1, 2) moves the channels to the front' if x.ndim == 4 and x.shape[-1] in (1, 3) else ''
+        last = x.ndim == 4 and x.shape[-1] in (1, 3)
+        hint = '; x.permute(0, 3, 1, 2) moves the channels to the front' if last else ''
         raise ValueError(f'x: expected images of shape [N, 3, H, W], [N, 1, H, W] or [N, H, W], {came}{hint}')
     if x.is_floating_point() and not 0 <= x.min() <= x.max() <= 1:
         raise ValueError(f'x: expected floating images in [0, 1], got values from {x.min():.3g} to {x.max():.3g}; '
@@ -61,8 +62,8 @@ def _on_disk(x) -> bool: return getattr(x, 'on_disk', False)
 class Split:
     """Images and their labels: `x` [N, 3, H, W], uint8 or floating in [0, 1], and `y` int64 [N].
 
-    `split[i]` is a batch, copied, for an index tensor, a mask or a slice `i`. `ValueError` for images of another dtype, range or shape,
-    for labels that are not integers, and where their numbers differ."""
+    `split[i]` is a batch, copied, for an index tensor, a mask or a slice `i`. `ValueError` for images of another dtype,
+    range or shape, for labels that are not integers, and where their numbers differ."""
     def __init__(self,
         x: Any, # [N, 3, H, W], uint8 or in [0, 1]; [N, 1, H, W] or [N, H, W] are repeated to RGB; also arrays, mapped ones too
         y: Any, # integer labels [N]; an array or a list will do
@@ -161,7 +162,8 @@ class Task:
         k: int, # training images per class
         seed: int = 0,
     ) -> 'Task':
-        """This task with `k` training images per class; `val` and `test` stay. With the same seed, fewer are part of more.
+        """This task with `k` training images per class; `val` and `test` stay. With the same seed, fewer are part of
+        more.
 
         `ValueError` if a class has fewer."""
         return _few_shot(self, k, seed)
@@ -294,7 +296,9 @@ def make_task(
     provenance: str = 'tensors', # where they came from
     flip: bool = True, # whether a mirrored image keeps its label
 ) -> Task:
-    "A task from any pair of tensors or arrays. `ValueError` as `Split` and `Task` say, and where a class is too small to be cut."
+    """A task from any pair of tensors or arrays.
+
+    `ValueError` as `Split` and `Task` say, and where a class is too small to be cut."""
     cut = val if isinstance(val, float | int) else None
     given: dict[str, Any] = dict(train=train, test=test, val=None if cut is not None else val)
     parts = {k: p if isinstance(p, Split) else Split(*p) for k, p in given.items() if p is not None}
@@ -370,8 +374,8 @@ def _free(device: torch.device) -> int:
 class OnDisk:
     """Images in a file, `images[i]` a copy of some, uint8 [B, 3, H, W].
 
-    `ValueError` for images that `Split` would not take, and if they are floats or not stored row by row: that would be another file.
-    `OSError` if the file is cut short meanwhile."""
+    `ValueError` for images that `Split` would not take, and if they are floats or not stored row by row: that would be
+    another file. `OSError` if the file is cut short meanwhile."""
     on_disk = True
 
     def __init__(self,

@@ -48,7 +48,9 @@ def make_optimizers(
     gamma: float | dict[str, float] = .1, # kept in the groups for the schedule, as `gamma`, beside the learning rate as `base`
     momentum: float = 0., # of 'sgd'
 ) -> list[torch.optim.Optimizer]: # one for each kind
-    "Every parameter is a group with its own settings. `ValueError` if nothing is trained, or a part is not meant exactly once."
+    """Every parameter is a group with its own settings.
+
+    `ValueError` if nothing is trained, or a part is not meant exactly once."""
     if not trained:
         raise ValueError('model: nothing in it is trained; all parameters of prompt and mapping are without gradient')
     asked = dict(optimizer=optimizer, lr=lr, weight_decay=weight_decay, gamma=gamma)
@@ -147,7 +149,8 @@ def _epoch(model, split, opts, batch_size, factor, augment, generator, order, ad
     model.train()
     losses, hits, done = [], 0, 0
     for x, y in batches(split, batch_size, generator=order, device=device_of(model)):
-        for g in (g for opt in opts for g in opt.param_groups): g['lr'] = g['base'] * factor(done / len(split), g['gamma'])
+        for g in (g for opt in opts for g in opt.param_groups):
+            g['lr'] = g['base'] * factor(done / len(split), g['gamma'])
         if augment: x = augment(x, generator)
         logits = model.source(model.prompt(x))
         if stats is not None: stats.update(logits.detach(), y)
@@ -289,13 +292,14 @@ def _row(model, task, epoch, opts, losses, train_acc, remapped):
     "An epoch's row of the log"
     val = evaluate(model, task.val) if task.val is not None else Score(None, None)
     lr = max(g['lr'] for opt in opts for g in opt.param_groups)
-    return dict(epoch=epoch, lr=lr, loss=losses.mean().item(), train_acc=train_acc, val_loss=val.loss, val_acc=val.accuracy,
-                test_acc=evaluate(model, task.test).accuracy, remapped=remapped)
+    return dict(epoch=epoch, lr=lr, loss=losses.mean().item(), train_acc=train_acc, val_loss=val.loss,
+                val_acc=val.accuracy, test_acc=evaluate(model, task.test).accuracy, remapped=remapped)
 
 # %% ../nbs/40_train.ipynb #f153ad19
 def _train(model, task, device, settings, progress, callback):
     "The epochs of `fit`"
     s, change = SimpleNamespace(**settings), _change(settings['augment'], settings['flip'], model, task)
+    counted = change if s.map_augmented else None
     opts = make_optimizers(model.trained(), s.optimizer, s.lr, s.weight_decay, s.gamma, s.momentum)
     result = Result(settings, str(model), task.record() if hasattr(task, 'record') else {})
     held, passed = dict.fromkeys(('last', 'selected'), model.adapter()), None
@@ -306,17 +310,19 @@ def _train(model, task, device, settings, progress, callback):
             start = time.perf_counter()
             with _drawn(s.seed, epoch, device) as g:
                 if s.map_fast and epoch: remapped = _remap(model.mapping, passed)
-                else: remapped = update_mapping(model, task.train, epoch, s.batch_size, change if s.map_augmented else None, g,
+                else: remapped = update_mapping(model, task.train, epoch, s.batch_size, counted, g,
                                                 s.map_training and epoch == 0)
                 passed = model.mapping.wants(epoch + 1) if s.map_fast else None
-                losses, train_acc = _epoch(model, task.train, opts, s.batch_size, factor, change, g, g if s.shuffle else None,
-                                           bar.update, passed)
+                losses, train_acc = _epoch(model, task.train, opts, s.batch_size, factor, change, g,
+                                           g if s.shuffle else None, bar.update, passed)
             _check_finite(losses, epoch, model, held['last'])
-            row = _row(model, task, epoch, opts, losses, train_acc, remapped) | dict(seconds=time.perf_counter() - start)
+            row = _row(model, task, epoch, opts, losses, train_acc, remapped)
+            row['seconds'] = time.perf_counter() - start
             held['last'] = model.adapter()
             result.log.append(row); result.losses += losses.tolist()
             if result.selected is row: held['selected'] = held['last']
-            bar.set_postfix({k: f'{row[k]:.3f}' for k in ('loss', 'val_acc') if row[k] is not None} | dict(remapped=remapped))
+            shown = {k: f'{row[k]:.3f}' for k in ('loss', 'val_acc') if row[k] is not None}
+            bar.set_postfix(shown | dict(remapped=remapped))
             if callback: callback(row, model)
     model.load_adapter(held[s.keep]).eval()
     return result
@@ -336,7 +342,7 @@ def fit(
     milestones: tuple[float, ...] = (.5, .72), # of multistep: where the learning rate falls, as shares of the epochs
     gamma: float | dict[str, float] = .1, # of multistep: what it is multiplied by there
     shuffle: bool = True, # a new random order every epoch; otherwise the stored order
-    augment: str | Callable | None = None, # by name: +32, 224+32, trivial, resized-crop, several with commas (see `augmentation`); None: none
+    augment: str | Callable | None = None, # +32, 224+32, trivial, resized-crop, or several with commas, see `augmentation`; None: none
     flip: bool | None = None, # whether a crop also mirrors half of the images; None: as the task says
     map_augmented: bool = False, # take the mapping's statistics over augmented images, as published code does
     map_training: bool = False, # and before the first epoch with the prompt in training mode, likewise
@@ -349,9 +355,9 @@ def fit(
 ) -> Result:
     """Train prompt and mapping of `model` on `task`; the source stays as it is.
 
-    An interrupt (Ctrl-C, a notebook's stop button) after the first epoch warns and ends the training as if the last finished
-    epoch had been the last. `ValueError` if the parts do not fit or an argument is wrong; `FloatingPointError` if the loss is no
-    longer finite, with the model put back to the beginning of that epoch."""
+    An interrupt (Ctrl-C, a notebook's stop button) after the first epoch warns and ends the training as if the last
+    finished epoch had been the last. `ValueError` if the parts do not fit or an argument is wrong; `FloatingPointError`
+    if the loss is no longer finite, with the model put back to the beginning of that epoch."""
     settings = {k: v for k, v in locals().items() if k not in ('model', 'task', 'progress', 'callback')}
     _check_fit(model, task, **settings)
     model.to(device := usable_device(device)).labels = list(task.labels)

@@ -33,7 +33,8 @@ def _read(kind):
     try: told = json.loads(Path(kind).expanduser().read_text(encoding='utf-8'))
     except FileNotFoundError: raise FileNotFoundError(f'attributes: there is no file {kind}') from None
     except (ValueError, OSError) as e: raise ValueError(f'attributes: {kind} cannot be read as JSON ({e})') from e
-    if not isinstance(told, dict): raise ValueError(f'attributes: expected {{label: [texts]}} in {kind}, got a {type(told).__name__}')
+    if not isinstance(told, dict):
+        raise ValueError(f'attributes: expected {{label: [texts]}} in {kind}, got a {type(told).__name__}')
     return told, str(kind)
 
 # %% ../../nbs/32_attributes.ipynb #7312da38
@@ -44,11 +45,14 @@ def attribute_texts(
     seed: int = 0,
     shortest: int = 20, # characters; shorter texts are left out
 ) -> list[str]: # K * kinds * m texts, label by label, kind by kind
-    "Descriptions of all labels as source labels for `TextSource`. `ValueError` where a label's are missing, too few, or no texts."
+    """Descriptions of all labels as source labels for `TextSource`.
+
+    `ValueError` where a label's are missing, too few, or no texts."""
     if not kinds: raise ValueError('attributes: expected at least one dict or file of descriptions')
     draw, told = random.Random(seed), [_of_labels(kind, labels, shortest) for kind in kinds]
     n = min(len(texts) for kind in told for texts in kind)
-    if m is not None and not 1 <= m <= n: raise ValueError(f'm: expected 1 to {n}, the number of descriptions that every label has, got {m}')
+    if m is not None and not 1 <= m <= n:
+        raise ValueError(f'm: expected 1 to {n}, the number of descriptions that every label has, got {m}')
     return [t for row in zip(*told) for texts in row for t in (texts[:n] if m is None else draw.sample(texts, m))]
 
 def _of_labels(kind, labels, shortest):
@@ -57,18 +61,21 @@ def _of_labels(kind, labels, shortest):
     plain = lambda name: str(name).replace('_', ' ').lower()
     known, found = {plain(k): v for k, v in told.items()}, []
     if missing := [k for k in labels if plain(k) not in known]:
-        raise ValueError(f'{where}: no description of {", ".join(map(repr, missing))}; there are some of {", ".join(map(repr, told))}'[:500])
+        listed = lambda names: ', '.join(map(repr, names))
+        raise ValueError(f'{where}: no description of {listed(missing)}; there are some of {listed(told)}'[:500])
     for label in labels:
         texts = known[plain(label)]
         if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
             raise ValueError(f'{where}: expected a list of texts for {label!r}, got {texts!r:.100}')
         found.append([t for t in texts if len(t) >= shortest])
-        if not found[-1]: raise ValueError(f'{where}: no description of {label!r} has at least {shortest} characters, got {texts!r:.100}')
+        if not found[-1]:
+            raise ValueError(f'{where}: no description of {label!r} has at least {shortest} characters, got {texts!r:.100}')
     return found
 
 # %% ../../nbs/32_attributes.ipynb #b04be018
 class AttrVR(nn.Module):
-    """`y_t`: the mean of the k largest logits among a label's descriptions of each kind, weighed with lambda (Cai et al., ICLR 2025, `getLogits` of AttrVR).
+    """`y_t`: the mean of the k largest logits among a label's descriptions of each kind, weighed with lambda (Cai et
+    al., ICLR 2025, `getLogits` of AttrVR).
 
     `ValueError` if S is not K * kinds * m with m of at least k, or lambda is not in 0..1."""
     weight: Tensor # of each kind, [kinds]
@@ -82,8 +89,10 @@ class AttrVR(nn.Module):
         balance: float = .5, # lambda, the weight of the first of two kinds
     ):
         super().__init__()
-        if kinds not in (1, 2) or S % (K * kinds): raise ValueError(f'mapping: expected K * kinds * m source labels, got S={S}, K={K}, kinds={kinds}')
-        if not 1 <= k <= S // (K * kinds): raise ValueError(f'k: expected 1 to {S // (K * kinds)}, the descriptions of a kind that a label has, got {k}')
+        if kinds not in (1, 2) or S % (K * kinds):
+            raise ValueError(f'mapping: expected K * kinds * m source labels, got S={S}, K={K}, kinds={kinds}')
+        if not 1 <= k <= S // (K * kinds):
+            raise ValueError(f'k: expected 1 to {S // (K * kinds)}, the descriptions of a kind that a label has, got {k}')
         if not 0 <= balance <= 1: raise ValueError(f'balance: expected lambda in 0..1, got {balance}')
         self.S, self.K, self.k, self.kinds, self.balance = S, K, k, kinds, balance
         self.register_buffer('weight', torch.tensor([balance, 1 - balance] if kinds == 2 else [1.]))
@@ -105,4 +114,5 @@ class AttrVR(nn.Module):
         block = self.weight.repeat_interleave(m) / m                 # [S / K]
         return torch.block_diag(*[block[:, None]] * self.K)
 
-    def extra_repr(self) -> str: return f'S={self.S}, K={self.K}, k={self.k}, kinds={self.kinds}, balance={self.balance:g}'
+    def extra_repr(self) -> str:
+        return f'S={self.S}, K={self.K}, k={self.k}, kinds={self.kinds}, balance={self.balance:g}'

@@ -35,9 +35,11 @@ class TopCounts(LabelCounts):
 
 # %% ../../nbs/33_decoupled.ipynb #e6e52913
 class PRM(BLM):
-    """`omega`, the probabilistic reweighting matrix of DVP: counts of the k best descriptions, each column divided by its sum (`calculate_prm` of DecoupledVP).
+    """`omega`, the probabilistic reweighting matrix of DVP: counts of the k best descriptions, each column divided by
+    its sum (`calculate_prm` of DecoupledVP).
 
-    Before any counts, and for a label without training images, all of a label's descriptions weigh the same. `ValueError` if S is not K * m, with m of at least k."""
+    Before any counts, and for a label without training images, all of a label's descriptions weigh the same.
+    `ValueError` if S is not K * m, with m of at least k."""
     stand_in = 'its descriptions weigh the same'
 
     def __init__(self,
@@ -46,7 +48,8 @@ class PRM(BLM):
         k: int = 3, # how many of a label's descriptions count for an image
     ):
         if S % K: raise ValueError(f'mapping: expected as many source labels for each of {K} target labels, got S={S}')
-        if not 1 <= k <= S // K: raise ValueError(f'k: expected 1 to {S // K}, the descriptions that a label has, got {k}')
+        if not 1 <= k <= S // K:
+            raise ValueError(f'k: expected 1 to {S // K}, the descriptions that a label has, got {k}')
         super().__init__(S, K)
         self.k = k
         self.omega.copy_(self.weights(torch.zeros(S, K)))
@@ -60,7 +63,8 @@ class PRM(BLM):
     ) -> Tensor: # omega, [S, K]
         "Their shares in each column."
         n = counts.double()
-        same = torch.eye(self.K, dtype=n.dtype, device=n.device).repeat_interleave(self.S // self.K, 0) * self.K / self.S
+        own = torch.eye(self.K, dtype=n.dtype, device=n.device) # [K, K]
+        same = own.repeat_interleave(self.S // self.K, 0) * self.K / self.S # [S, K]
         return torch.where(n.sum(0) > 0, n / n.sum(0).clamp(min=1), same)
 
     def extra_repr(self) -> str: return f'S={self.S}, K={self.K}, k={self.k}'
@@ -73,14 +77,16 @@ def cluster(
 ) -> list[int]: # the group of each text, 0 .. V-1
     "k-means on the embeddings, as DVP-cls. `ValueError` for more groups than texts."
     from sklearn.cluster import KMeans
-    if not 1 <= V <= len(embeddings): raise ValueError(f'V: expected 1 to {len(embeddings)} groups, as many as there are texts at most, got {V}')
+    if not 1 <= V <= len(embeddings):
+        raise ValueError(f'V: expected 1 to {len(embeddings)} groups, as many as there are texts at most, got {V}')
     return KMeans(V, random_state=seed, n_init=10).fit_predict(embeddings.cpu().numpy()).tolist()
 
 # %% ../../nbs/33_decoupled.ipynb #924fdca6
 class Decoupled(nn.Module):
     """V prompts of a kind, each learned for its own group of texts (Cai et al., DVP, ICML 2025).
 
-    `Decoupled(Padding(inner=192), V=3)` on the command line. In its recipes the matrix is counted in the training pass, as published."""
+    `Decoupled(Padding(inner=192), V=3)` on the command line. In its recipes the matrix is counted in the training pass,
+    as published."""
     recipes = {k: v | dict(map_fast=True) for k, v in Padding.recipes.items() if k.endswith('clip')}
 
     def __init__(self,
@@ -118,7 +124,8 @@ class Decoupled(nn.Module):
 class DecoupledSource(TextSource):
     """A `TextSource` that compares each text with the image under its own group's pattern.
 
-    `ValueError` if `groups` are not as many as the texts, or the prompt gives another number of images than there are groups."""
+    `ValueError` if `groups` are not as many as the texts, or the prompt gives another number of images than there are
+    groups."""
     groups: Tensor # of each text, int64 [S]
 
     def __init__(self,
@@ -130,7 +137,8 @@ class DecoupledSource(TextSource):
         super().__init__(clip, texts, **kwargs)
         groups = cluster(self.embeddings, groups) if isinstance(groups, int) else list(groups)
         if len(groups) != self.S or {*groups} != {*range(max(groups) + 1)}:
-            raise ValueError(f'groups: expected a group from 0 on for each of {self.S} texts, and none of them empty, got {len(groups)}: {sorted({*groups})}')
+            raise ValueError(f'groups: expected a group from 0 on for each of {self.S} texts, and none of them empty, '
+                             f'got {len(groups)}: {sorted({*groups})}')
         self.V = max(groups) + 1
         self.register_buffer('groups', torch.tensor(groups), persistent=False)
 
@@ -139,6 +147,8 @@ class DecoupledSource(TextSource):
     ) -> Tensor: # [B, S]
         "Logits over the texts."
         if x.ndim == 4: return super().forward(x)
-        if x.shape[1] != self.V: raise ValueError(f'x: expected an image for each of {self.V} groups of texts, got {x.shape[1]}; Decoupled(prompt, V={self.V}) gives them')
+        if x.shape[1] != self.V:
+            raise ValueError(f'x: expected an image for each of {self.V} groups of texts, got {x.shape[1]}; '
+                             f'Decoupled(prompt, V={self.V}) gives them')
         z = super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])            # [B, V, S]
         return z.gather(1, self.groups.expand(len(z), 1, -1))[:, 0]

@@ -89,7 +89,8 @@ class Miniature(nn.Module):
         self.text = TextTower()
         self.logit_scale = nn.Parameter(torch.tensor(10.).log()) # of 5, 10, 20 and 40 the best on photographs
         if weights:
-            state = {k: v.float() for k, v in read_weights(str(files('vrlit') / 'data' / 'miniature.safetensors')).items()}
+            kept = read_weights(str(files('vrlit') / 'data' / 'miniature.safetensors')) # in half precision
+            state = {k: v.float() for k, v in kept.items()}
             load_weights(self.text, state, 'miniature.safetensors')
 
     def encode_image(self,

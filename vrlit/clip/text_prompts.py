@@ -16,7 +16,9 @@ def text_prompts(
     labels: list[str], # K target label names
     templates: list[str] | None = None, # M templates, each with a {} for the name; None: ILM-VP's 81
 ) -> list[str]: # M * K texts: text m * K + t has template m and name t
-    "Every name in every template, as source labels for `TextSource`. `ValueError` for a template without {}, and for duplicate or empty names."
+    """Every name in every template, as source labels for `TextSource`.
+
+    `ValueError` for a template without {}, and for duplicate or empty names."""
     rows = label_texts(labels, templates or [TEMPLATE, *ensemble_templates()])
     return [text for row in zip(*rows) for text in row]
 
@@ -38,22 +40,28 @@ class PromptHistory:
         labels: list[str], # K target labels
         epochs: int = 10, # at most so many columns, evenly spaced, the first and the last among them
     ):
-        "Draws the template that each target label chose, epoch by epoch; in bold where the text has another label's name. Returns the figure."
+        """Draws the template that each target label chose, epoch by epoch; returns the figure.
+
+        In bold where the text has another label's name."""
         import matplotlib.pyplot as plt
         if not self.choices: raise ValueError('choices: there are none yet; give this to fit as callback')
         return _show(plt, torch.stack(self.choices), texts, labels, epochs)
 
 def _show(plt, choices, texts, labels, epochs):
     E, K = choices.shape
-    if K != len(labels) or len(texts) % K: raise ValueError(f'labels: expected the {K} that were mapped to {len(texts)} texts, template by template, got {len(labels)}')
+    if K != len(labels) or len(texts) % K:
+        raise ValueError(f'labels: expected the {K} that were mapped to {len(texts)} texts, template by template, got {len(labels)}')
     n = min(epochs, E)
     shown = [round(i * (E - 1) / max(1, n - 1)) for i in range(n)]
     template = (choices[shown] // K).numpy()                         # [columns, K]
     fig, ax = plt.subplots(figsize=(1 + .55 * len(shown) + 3.6, .3 * K + .7), layout='constrained')
     ax.imshow(template.T, cmap='gist_ncar', vmin=0, vmax=max(1, len(texts) // K - 1), aspect='auto', alpha=.45)
     for j, row in enumerate(choices[shown].tolist()):
-        for t, s in enumerate(row): ax.text(j, t, s // K, ha='center', va='center', fontsize='small', weight='bold' if s % K != t else None)
-    ax.set(xticks=range(len(shown)), xticklabels=shown, yticks=range(K), yticklabels=labels, xlabel='epoch', title='template of the chosen text')
+        for t, s in enumerate(row):
+            weight = 'bold' if s % K != t else None
+            ax.text(j, t, s // K, ha='center', va='center', fontsize='small', weight=weight)
+    ax.set(xticks=range(len(shown)), xticklabels=shown, yticks=range(K), yticklabels=labels)
+    ax.set(xlabel='epoch', title='template of the chosen text')
     right = ax.secondary_yaxis('right')
     right.set_yticks(range(K), [texts[s] if len(texts[s]) < 45 else texts[s][:43] + '…' for s in choices[-1].tolist()])
     right.tick_params(length=0)

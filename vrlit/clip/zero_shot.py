@@ -31,8 +31,9 @@ class _Towers(nn.Module):
 class CLIP(Source):
     """Two frozen towers that meet in one space (Radford et al., ICML 2021).
 
-    As a source it is the image side: images [B, C, H, H] -> embeddings [B, D] of length 1. Any model with `encode_image`,
-    `encode_text` and `logit_scale` will do. A `logit_bias`, as SigLIP has it, is the same for all texts and is left out."""
+    As a source it is the image side: images [B, C, H, H] -> embeddings [B, D] of length 1. Any model with
+    `encode_image`, `encode_text` and `logit_scale` will do. A `logit_bias`, as SigLIP has it, is the same for all texts
+    and is left out."""
     model: Any # _Towers
 
     def __init__(self,
@@ -143,14 +144,15 @@ def load_clip(
 ) -> CLIP:
     """A frozen vision-language model.
 
-    `ValueError` for an unknown architecture or weights that do not fit it, `ConnectionError` if they cannot be downloaded."""
+    `ValueError` for an unknown architecture or weights that do not fit it, `ConnectionError` if they cannot be
+    downloaded."""
     if architecture == 'miniature':
         from vrlit.clip.miniature import HashedPieces, Miniature
         if pretrained or kwargs:
             raise ValueError('pretrained: the miniature has weights of its own, and takes nothing but a size, '
                              f"got {pretrained or ', '.join(kwargs)}")
         size = size or 96
-        clip = CLIP(Miniature(), HashedPieces(), size=size, mean=.5, std=.5, name=architecture, preprocessing=dict(size=size))
+        clip = CLIP(Miniature(), HashedPieces(), size=size, mean=.5, std=.5, name=architecture)
         clip.loaded = 'clip/miniature', dict(size=size)
         return clip
     from open_clip import get_model_preprocess_cfg

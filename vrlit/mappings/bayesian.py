@@ -20,9 +20,11 @@ def bayesian_weights(
     counts: Tensor, # n_st, integers or soft counts, [S, K]
     laplace: float = 1., # lambda
 ) -> Tensor: # omega, float64 [S, K]; every column sums to 1
-    """`omega_st`: the counts divided by the sum of their row plus lambda, then by the sum of their column (`blm_reweight_matrix` of BayesianLM).
+    """`omega_st`: the counts divided by the sum of their row plus lambda, then by the sum of their column
+    (`blm_reweight_matrix` of BayesianLM).
 
-    Where that divides 0 by 0: a source label that was never said weighs 0, and a target label without data weighs all source labels the same."""
+    Where that divides 0 by 0: a source label that was never said weighs 0, and a target label without data weighs all
+    source labels the same."""
     n = counts.cpu().double()
     p = n / (n.sum(1, keepdim=True) + laplace)
     p = p.where(n > 0, 0.)
@@ -31,7 +33,8 @@ def bayesian_weights(
 
 # %% ../../nbs/22_bayesian.ipynb #b77ba5ae
 class BLM(nn.Module):
-    """Bayesian-guided label mapping: `y_t = sum_s omega_st f_pre(.)_s`, from label counts before every epoch (Cai et al., NeurIPS 2024).
+    """Bayesian-guided label mapping: `y_t = sum_s omega_st f_pre(.)_s`, from label counts before every epoch (Cai et
+    al., NeurIPS 2024).
 
     `ValueError` for a negative lambda."""
     omega: Tensor # [S, K]
@@ -57,7 +60,8 @@ class BLM(nn.Module):
     ) -> None:
         "The weights from these counts. A target label without training data warns, and averages all source labels."
         if unseen := (stats.counts.sum(0) == 0).nonzero().flatten().tolist():
-            warnings.warn(f'{type(self).__name__}: no training data of target label {", ".join(map(str, unseen))}; {self.stand_in}', stacklevel=2)
+            warnings.warn(f'{type(self).__name__}: no training data of target label {", ".join(map(str, unseen))}; '
+                          f'{self.stand_in}', stacklevel=2)
         self.omega.copy_(self.weights(stats.counts))
 
     def weights(self,
@@ -81,7 +85,8 @@ class BLM(nn.Module):
 
 # %% ../../nbs/22_bayesian.ipynb #61a71271
 class SoftCounts(LabelCounts):
-    """`n_st`, the sum of the probabilities that the source gives to source label s, where it is among the first k, over images of target label t.
+    """`n_st`, the sum of the probabilities that the source gives to source label s, where it is among the first k, over
+    images of target label t.
 
     The sums of BLM+ (`blmpp_reweight_matrix` of BayesianLM), batch by batch. `ValueError` if k is not among 1..S."""
     def __init__(self,

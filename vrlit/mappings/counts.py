@@ -27,13 +27,17 @@ class LabelCounts:
     ) -> 'LabelCounts':
         "Count one batch, where it is. `ValueError` if the shapes do not match."
         S, K = self.S, self.K
-        if logits.ndim != 2 or logits.shape[1] != S: raise ValueError(f'logits: expected [B, {S}], got {list(logits.shape)}')
-        if y.shape != logits.shape[:1]: raise ValueError(f'y: expected [{len(logits)}] target labels, got {list(y.shape)}')
+        if logits.ndim != 2 or logits.shape[1] != S:
+            raise ValueError(f'logits: expected [B, {S}], got {list(logits.shape)}')
+        if y.shape != logits.shape[:1]:
+            raise ValueError(f'y: expected [{len(logits)}] target labels, got {list(y.shape)}')
         y, self._table = y.long(), self._table.to(y.device)
         self._count(logits, torch.where((y >= 0) & (y < K), y, K))
         return self
 
-    def _count(self, logits, y): self._table.view(-1).index_add_(0, _first_choice(logits) * (self.K + 1) + y, torch.ones_like(y))
+    def _count(self, logits, y):
+        place = _first_choice(logits) * (self.K + 1) + y
+        self._table.view(-1).index_add_(0, place, torch.ones_like(y))
 
     @property
     def counts(self) -> Tensor: # int64 [S, K]

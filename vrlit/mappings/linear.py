@@ -68,7 +68,8 @@ class Residual(nn.Module):
         base: Any, # a label mapping
     ):
         super().__init__()
-        if not isinstance(base, LabelMapping): raise TypeError(f'base: expected a label mapping, got {type(base).__name__}')
+        if not isinstance(base, LabelMapping):
+            raise TypeError(f'base: expected a label mapping, got {type(base).__name__}')
         self.base = base
         self.S, self.K = self.base.matrix().shape
         self.residual = nn.Parameter(torch.zeros(self.K, self.K))

@@ -59,8 +59,8 @@ def check_enough(
 class OneToOne(nn.Module):
     """`y_t = mean_m f_pre(.)[sequence[t, m]]`: the first source labels in their order; RLM, FLM and ILM choose others.
 
-    So Bahng et al. (2022) have it, and CLIP, whose labels are written for the target, needs it. `ValueError` if the source has
-    too few labels."""
+    So Bahng et al. (2022) have it, and CLIP, whose labels are written for the target, needs it. `ValueError` if the
+    source has too few labels."""
     sequence: Tensor # [K, m]
     _repr_html_ = mapping_table
 
@@ -124,7 +124,9 @@ class FLM(OneToOne):
     def update(self,
         stats: LabelCounts, # of the training data
     ) -> None:
-        "The assignment on these counts. A target label without training data warns, and gets the lowest free source labels."
+        """The assignment on these counts.
+
+        A target label without training data warns, and gets the lowest free source labels."""
         counts = stats.counts
         if unseen := (counts.sum(0) == 0).nonzero().flatten().tolist():
             warnings.warn(f'{type(self).__name__}: no training data of target label {", ".join(map(str, unseen))}; '

@@ -15,7 +15,8 @@ def optimal_assignment(
     counts: Tensor, # n_st, [S, K]
     per_target: int = 1, # m, source labels of each target label
 ) -> Tensor: # source labels, int64 [K, m], the largest count first
-    """The one-to-one assignment with the largest sum of counts (`scipy.optimize.linear_sum_assignment`). What has no count gets the lowest free source labels.
+    """The one-to-one assignment with the largest sum of counts (`scipy.optimize.linear_sum_assignment`). What has no
+    count gets the lowest free source labels.
 
     `ValueError` if m * K source labels are more than there are."""
     from scipy.optimize import linear_sum_assignment

@@ -23,11 +23,15 @@ from ..sources import imagenet_labels, text_encoder
 def descriptions(
     names: list[str], # source labels
 ) -> list[str]:
-    "Each name with the other names and the definition that WordNet has for it, by timm's tables; a name that is not ImageNet's stays alone."
+    """Each name with the other names and the definition that WordNet has for it, by timm's tables.
+
+    A name that is not ImageNet's stays alone."""
     from timm.data import ImageNetInfo
     small, large = ImageNetInfo('imagenet-1k'), ImageNetInfo('imagenet-22k')
-    wnid = dict(zip(large.label_descriptions(), large.label_names())) | dict(zip(imagenet_labels(), small.label_names())) # 'tench': 'n01440764'
-    return [f'{name}, {large.label_name_to_description(wnid[name], detailed=True)}' if name in wnid else name for name in names]
+    wnid = dict(zip(large.label_descriptions(), large.label_names())) # 'tench': 'n01440764'
+    wnid |= dict(zip(imagenet_labels(), small.label_names()))
+    about = lambda name: large.label_name_to_description(wnid[name], detailed=True)
+    return [f'{name}, {about(name)}' if name in wnid else name for name in names]
 
 # %% ../../nbs/23_semantic.ipynb #54aeff67
 Encoder = Callable[[list[str]], Any] # texts -> [n, D]
@@ -38,7 +42,9 @@ def similarity(
     encoder: Encoder | None = None, # texts -> embeddings [n, D]; None: words shared with the descriptions (TF-IDF)
     templates: list[str] | None = None, # each with a {} for the name; None: the bare name
 ) -> Tensor: # [S, K], at most 1; 0: nothing in common
-    "How close in meaning each source label is to each target label. `ValueError` for a template without {} or an empty name."
+    """How close in meaning each source label is to each target label.
+
+    `ValueError` for a template without {} or an empty name."""
     for name in (*source_names, *target_names):
         if not str(name).strip(): raise ValueError('names: there is an empty one')
     source_names, target_names = ([str(n).replace('_', ' ') for n in names] for names in (source_names, target_names))
@@ -50,8 +56,8 @@ def similarity(
     templates = templates or ['{}']
     for t in templates:
         if '{}' not in t: raise ValueError(f'templates: expected a {{}} for the name in each, got {t!r}')
-    unit = lambda e: F.normalize(torch.as_tensor(e).float(), dim=1)
-    mean = lambda names: F.normalize(torch.stack([unit(encoder([t.replace('{}', n) for n in names])) for t in templates]).sum(0), dim=1)
+    encoded = lambda t, names: F.normalize(torch.as_tensor(encoder([t.replace('{}', n) for n in names])).float(), dim=1)
+    mean = lambda names: F.normalize(torch.stack([encoded(t, names) for t in templates]).sum(0), dim=1)
     return mean(source_names) @ mean(target_names).T
 
 # %% ../../nbs/23_semantic.ipynb #f618ff46
@@ -60,7 +66,9 @@ def semantic_assignment(
     per_target: int = 1, # m, source labels of each target label
     assign: str = 'ordered', # 'ordered', 'greedy', 'optimal' or 'shared'
 ) -> Tensor: # source labels, int64 [K, m], the closest first; -1 where nothing with a similarity above 0 was left
-    "Which source labels each target label takes. `ValueError` for an unknown way, or more source labels than there are."
+    """Which source labels each target label takes.
+
+    `ValueError` for an unknown way, or more source labels than there are."""
     (S, K), m, sim = similarity.shape, per_target, similarity.clamp(min=0)
     check_enough(S, 1 if assign == 'shared' else K, m)
     if assign == 'shared': sequence = sim.argsort(dim=0, descending=True, stable=True)[:m].T
@@ -78,7 +86,8 @@ def semantic_assignment(
 
 # %% ../../nbs/23_semantic.ipynb #4b2b93f1
 class SeMap(nn.Module):
-    """Semantic label mapping: the source labels whose names are closest in meaning (SeMap, 2023; as in AutoVP, ICLR 2024). Fixed from the start.
+    """Semantic label mapping: the source labels whose names are closest in meaning (SeMap, 2023; as in AutoVP, ICLR
+    2024). Fixed from the start.
 
     `ValueError` if the names are not S and K; a warning names the target labels for which nothing was found."""
     names: tuple[list[str], list[str]] # of source and target labels
@@ -94,12 +103,15 @@ class SeMap(nn.Module):
         assign: str = 'ordered', # 'ordered' as AutoVP, 'greedy', 'optimal' or 'shared'
     ):
         super().__init__()
-        if tuple(map(len, names)) != (S, K): raise ValueError(f'names: expected {S} source and {K} target labels, got {" and ".join(str(len(n)) for n in names)}')
+        if tuple(map(len, names)) != (S, K):
+            raise ValueError(f'names: expected {S} source and {K} target labels, got {" and ".join(str(len(n)) for n in names)}')
         if isinstance(encoder, str): encoder = text_encoder(*encoder.rpartition('/')[::2])
         self.S, self.K, self.names, self.per_target = S, K, names, per_target
-        self.register_buffer('sequence', semantic_assignment(similarity(*names, encoder, templates), per_target, assign))
+        sequence = semantic_assignment(similarity(*names, encoder, templates), per_target, assign)
+        self.register_buffer('sequence', sequence)
         if alone := [str(n) for n, row in zip(names[1], self.sequence) if (row < 0).all()]:
-            warnings.warn(f'SeMap: no source label has anything in common with {", ".join(alone)}; the average of all source labels stands in', stacklevel=2)
+            warnings.warn(f'SeMap: no source label has anything in common with {", ".join(alone)}; '
+                          'the average of all source labels stands in', stacklevel=2)
 
     def wants(self, epoch: int) -> None:
         "Nothing: names are enough."

@@ -18,8 +18,9 @@ def sinkhorn_weights(
     laplace: float = 1., # lambda of BLM
     sweeps: int = 1000, # at most
 ) -> Tensor: # P, float64 [S, K]; every column sums to 1
-    """The maximum of `<P, c> - sum_s (P_s - 1)_+ - epsilon KL(P | omega)` over P with columns that sum to 1, where c are the counts in shares of the largest
-    class, P_s the sum of row s, and omega BLM's weights: Sinkhorn's algorithm in the log domain, until no price moves by more than 1e-6."""
+    """The maximum of `<P, c> - sum_s (P_s - 1)_+ - epsilon KL(P | omega)` over P with columns that sum to 1, where c
+    are the counts in shares of the largest class, P_s the sum of row s, and omega BLM's weights: Sinkhorn's algorithm
+    in the log domain, until no price moves by more than 1e-6."""
     n, omega = counts.cpu().double(), bayesian_weights(counts, laplace)
     rows = omega.sum(1) > 0 # the others stay 0
     L = omega[rows].log() + n[rows] / n.sum(0).max().clamp(min=1) / epsilon # log omega + c / epsilon
@@ -33,7 +34,8 @@ def sinkhorn_weights(
     return P
 
 class Sinkhorn(BLM):
-    """Between the optimal one-to-one mapping (epsilon towards 0) and BLM (epsilon towards infinity), before every epoch.
+    """Between the optimal one-to-one mapping (epsilon towards 0) and BLM (epsilon towards infinity), before every
+    epoch.
 
     `ValueError` if epsilon is not positive."""
     def __init__(self,

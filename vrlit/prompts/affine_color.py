@@ -16,10 +16,12 @@ from ..sources import Source
 
 # %% ../../nbs/15_affine_color.ipynb #4133f8d9
 class AffineColor(nn.Module):
-    """`f_in(x) = (C affine(r(x)) + b + delta - mean) / std`: the image is moved and coloured before the pattern is added.
+    """`f_in(x) = (C affine(r(x)) + b + delta - mean) / std`: the image is moved and coloured before the pattern is
+    added.
 
-    After ACAVP (Enomoto, arXiv 2510.07823, 2025). Nothing is published but the paper; its steps and their order are followed,
-    the parameters are the plainest that fit. All starts as the identity, or with the image shrunk by `scale`."""
+    After ACAVP (Enomoto, arXiv 2510.07823, 2025). Nothing is published but the paper; its steps and their order are
+    followed, the parameters are the plainest that fit. All starts as the identity, or with the image shrunk by
+    `scale`."""
     pattern: nn.Parameter # delta, [C, H, H]
     affine: nn.Parameter # Theta, [2, 3]: where a pixel comes from, in -1 ... 1
     color: nn.Parameter # C, [C, C]

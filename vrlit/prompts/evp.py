@@ -16,10 +16,11 @@ from ..sources import Source
 
 # %% ../../nbs/16_evp.ipynb #b26776fa
 class EVP(nn.Module):
-    """`f_in(x) = (pad(r(x)) + M * delta - mean) / std`, with the gradient of delta divided by its norm (Wu et al., TMLR 2024).
+    """`f_in(x) = (pad(r(x)) + M * delta - mean) / std`, with the gradient of delta divided by its norm (Wu et al., TMLR
+    2024).
 
-    The pattern starts at 0 and nothing bounds it. The gradient that reaches `pattern` is `M * g / (|g| + 1e-10)`, with g taken
-    before the mask: to be used with plain `sgd`."""
+    The pattern starts at 0 and nothing bounds it. The gradient that reaches `pattern` is `M * g / (|g| + 1e-10)`, with
+    g taken before the mask: to be used with plain `sgd`."""
     pattern: nn.Parameter # delta, [C, H, H]
     mask: Tensor # M, [1, H, H]
     r: Pixels

@@ -25,10 +25,11 @@ def margins(
 
 # %% ../../nbs/10_padding.ipynb #33e70c8f
 class Padding(nn.Module):
-    """`f_in(x) = (pad(x) + M * sigmoid(delta) - mean) / std`: a learned frame around the image (Chen et al., ILM-VP, CVPR 2023).
+    """`f_in(x) = (pad(x) + M * sigmoid(delta) - mean) / std`: a learned frame around the image (Chen et al., ILM-VP,
+    CVPR 2023).
 
-    The pattern starts at 0, so the frame starts out grey: sigmoid(0) = 0.5, as in the published code. The paper's algorithm speaks of
-    no prompt at all there, and the first label mapping sees the difference."""
+    The pattern starts at 0, so the frame starts out grey: sigmoid(0) = 0.5, as in the published code. The paper's
+    algorithm speaks of no prompt at all there, and the first label mapping sees the difference."""
     pattern: nn.Parameter # delta, [C, H, H]
     mask: Tensor # M, [1, H, H]
     r: Pixels
@@ -45,7 +46,8 @@ class Padding(nn.Module):
     ):
         super().__init__()
         H, h = source.size, source.size // 2 if inner is None else inner
-        if not 0 < h <= H: raise ValueError(f'inner: expected a side from 1 to {H}, the input of {source.name}, got {inner}')
+        if not 0 < h <= H:
+            raise ValueError(f'inner: expected a side from 1 to {H}, the input of {source.name}, got {inner}')
         self.inner, self.margins, self.r = h, margins(h, H), Pixels(source, h)
         self.pattern = nn.Parameter(torch.zeros(len(source.mean), H, H))  # delta
         self.register_buffer('mask', F.pad(torch.zeros(1, h, h), self.margins, value=1), persistent=False)  # M

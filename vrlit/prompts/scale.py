@@ -19,9 +19,9 @@ from ..sources import Source
 class Scale(nn.Module):
     """`f_in(x) = (scale(pad(x)) + M * sigmoid(delta) - mean) / std`: a learned frame around an image of learned size.
 
-    AutoVP; Tsao et al., ICLR 2024. The mask follows the scale but has no gradient: the scale learns from the image's pixels
-    alone, as in the published code. There the scale is cut to 0.1 ... 5 after each step; here the prompt uses it cut, so that
-    it stops learning beyond."""
+    AutoVP; Tsao et al., ICLR 2024. The mask follows the scale but has no gradient: the scale learns from the image's
+    pixels alone, as in the published code. There the scale is cut to 0.1 ... 5 after each step; here the prompt uses it
+    cut, so that it stops learning beyond."""
     pattern: nn.Parameter # delta, [C, H, H]
     scale: nn.Parameter # sigma, []
     r: Pixels
@@ -36,7 +36,8 @@ class Scale(nn.Module):
         super().__init__()
         H = source.size
         h = round(128 / 224 * H) if inner is None else inner
-        if not 0 < h <= H: raise ValueError(f'inner: expected a side from 1 to {H}, the input of {source.name}, got {inner}')
+        if not 0 < h <= H:
+            raise ValueError(f'inner: expected a side from 1 to {H}, the input of {source.name}, got {inner}')
         if not .1 <= scale <= 5: raise ValueError(f'scale: expected 0.1 to 5, got {scale}')
         self.inner, self.margins, self.r = h, margins(h, H), Pixels(source, h)
         self.pattern = nn.Parameter(torch.zeros(len(source.mean), H, H)) # delta

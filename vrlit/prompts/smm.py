@@ -50,11 +50,12 @@ def enlarge(
 
 # %% ../../nbs/12_smm.ipynb #50730757
 class SMM(nn.Module):
-    """`f_in(x) = r(x) + delta * up(f_mask(r(x)))`: a shared pattern, through a mask that a small network makes of each image.
+    """`f_in(x) = r(x) + delta * up(f_mask(r(x)))`: a shared pattern, through a mask that a small network makes of each
+    image.
 
-    Cai et al., *Sample-specific Masks for Visual Reprogramming-based Prompting*, ICML 2024, section 3. `r(x)` is resized and
-    normalised. The pattern starts at 0, the mask generator at random. Its batch norm takes the batch's statistics in training,
-    and running ones in evaluation."""
+    Cai et al., *Sample-specific Masks for Visual Reprogramming-based Prompting*, ICML 2024, section 3. `r(x)` is
+    resized and normalised. The pattern starts at 0, the mask generator at random. Its batch norm takes the batch's
+    statistics in training, and running ones in evaluation."""
     pattern: nn.Parameter # delta, [C, H, H]
     mask_generator: nn.Sequential # f_mask
     r: Pixels
@@ -81,7 +82,8 @@ class SMM(nn.Module):
             raise ValueError(f'patch: expected one of {", ".join(map(str, known))} with {layers} layers, got {patch}')
         if patch > H: raise ValueError(f'patch: expected at most {H}, the input of {source.name}, got {patch}')
         if channels not in (1, C): raise ValueError(f'channels: expected 1 or {C}, got {channels}')
-        self.patch, self.layers, self.channels, self.train_body, self.r = patch, layers, channels, train_body, Pixels(source)
+        self.patch, self.layers, self.channels, self.train_body = patch, layers, channels, train_body
+        self.r = Pixels(source)
         self.pattern = nn.Parameter(torch.zeros(C, H, H)) # delta
         with torch.random.fork_rng([]):
             torch.default_generator.manual_seed(seed)
@@ -103,11 +105,14 @@ class SMM(nn.Module):
 
     def _up(self, m): return enlarge(m, self.patch, self.r.size)
 
-    def extra_repr(self) -> str: return f'{self.pattern.numel():,} pattern values, patches of {self.patch} in {self.r.size}'
+    def extra_repr(self) -> str:
+        return f'{self.pattern.numel():,} pattern values, patches of {self.patch} in {self.r.size}'
 
 # %% ../../nbs/12_smm.ipynb #df52fe8f
 class SamplePattern(SMM):
-    """`f_in(x) = r(x) + up(f_mask(r(x)))`: SMM whose pattern is 1 everywhere and does not learn (Cai et al., ICML 2024, table 3, "only f_mask")."""
+    """`f_in(x) = r(x) + up(f_mask(r(x)))`: SMM whose pattern is 1 everywhere and does not learn.
+
+    Cai et al., ICML 2024, table 3, "only f_mask"."""
     def __init__(self,
         source: Source, # tells H, mean and std
         patch: int = 8, # 2^l: a value for each patch x patch pixels

@@ -18,8 +18,8 @@ from ..sources import Source
 class Watermark(nn.Module):
     """`f_in(x) = (r(x) - mean) / std + M * delta`: a learned border, or a whole picture, over the resized image.
 
-    Bahng et al., 2022, with `width=30, init=1`; narrow, medium and full in Cai et al. (SMM), ICML 2024. The pattern starts
-    at 0, as in SMM's code: before training the source sees the image as it is."""
+    Bahng et al., 2022, with `width=30, init=1`; narrow, medium and full in Cai et al. (SMM), ICML 2024. The pattern
+    starts at 0, as in SMM's code: before training the source sees the image as it is."""
     pattern: nn.Parameter # delta, [C, H, H]
     mask: Tensor # M, [1, H, H]
     r: Pixels
@@ -70,7 +70,8 @@ def _drawn(shape, std, seed): return std * torch.randn(shape, generator=torch.Ge
 
 # %% ../../nbs/11_watermark.ipynb #45b992a2
 class Patch(nn.Module):
-    """`f_in(x) = (r(x) - mean) / std + delta` on a square: in the upper left corner, or elsewhere for each training batch.
+    """`f_in(x) = (r(x) - mean) / std + delta` on a square: in the upper left corner, or elsewhere for each training
+    batch.
 
     Bahng et al., 2022. Evaluation is deterministic: the patch is at `place`, which is the corner, or for a random patch
     the middle."""

@@ -27,7 +27,9 @@ def _squared(z, y): return (z - F.one_hot(y, z.shape[1])).square().sum(1)
 LOSSES = {'cross-entropy': lambda z, y: F.cross_entropy(z, y, reduction='none'), 'squared': _squared}
 
 def _risk(model, split, loss, batch_size, backward):
-    "Mean loss and share of errors over the split; the gradient of all images is added up batch by batch, and batch norm keeps their statistics if they are one batch"
+    """Mean loss and share of errors over the split.
+
+    The gradient of all images is added up batch by batch; batch norm keeps their statistics if they are one batch."""
     risk, wrong = 0., 0
     for i in torch.arange(len(split)).split(batch_size):
         x, y = (v.to(device_of(model)) for v in split[i])
@@ -44,10 +46,11 @@ def descend(
     loss: str | Callable[[Tensor, Tensor], Tensor] = 'cross-entropy', # or 'squared', or (logits [B, K], labels [B]) -> [B], not negative
     steps: int = 300, # each on all images
     lr: float | dict[str, float] = .1, # of Adam, falling to 0 like a cosine; a dict by name as in `fit`
-    batch_size: int = 256, # images at a time; a prompt with batch norm trains best if all n are one batch, otherwise it keeps the statistics that it has
+    batch_size: int = 256, # images at a time; with batch norm best all n, otherwise it keeps the statistics that it has
     advance: Callable[[], Any] = lambda: None, # called after each step
-) -> dict: # risk and zero_one: the lowest values met; start: the first risk; late: by which share the risk still fell in the last tenth of the steps
-    """A bound from above of the approximation error on `split` (Cai et al., ICML 2024, definition 4.1, with Bayes risk 0): the lowest training risk on the way, in evaluation.
+) -> dict: # risk, zero_one: the lowest met; start: the first risk; late: the share by which it fell in the last tenth of the steps
+    """A bound from above of the approximation error on `split` (Cai et al., ICML 2024, definition 4.1, with Bayes risk
+    0): the lowest training risk on the way, in evaluation.
 
     `ValueError` for an unknown loss, `FloatingPointError` if the risk is not finite to begin with."""
     f = LOSSES.get(loss) if isinstance(loss, str) else loss
@@ -91,11 +94,14 @@ def risk_chain(
     progress: bool = True, # show a bar
     **settings, # of `descend`: loss, steps, batch_size
 ) -> list[dict]: # a row per space, restart and start: what `descend` finds, 'smaller': the space it started from ('' from scratch)
-    """Bounds from above of the approximation errors of nested spaces on `split`, that fall along the chain as the errors do (Cai et al., ICML 2024, theorem 4.2).
+    """Bounds from above of the approximation errors of nested spaces on `split`, that fall along the chain as the
+    errors do (Cai et al., ICML 2024, theorem 4.2).
 
-    The lowest of a space's rows is its bound. A bound of zero_one is inherited from every smaller space, since what is found there is in the larger one as well."""
+    The lowest of a space's rows is its bound. A bound of zero_one is inherited from every smaller space, since what is
+    found there is in the larger one as well."""
     rows: list[dict] = []
-    with progress_bar(total=restarts * (2 * len(spaces) - 1) * settings.get('steps', 300), unit=' steps', disable=not progress) as bar:
+    steps = restarts * (2 * len(spaces) - 1) * settings.get('steps', 300)
+    with progress_bar(total=steps, unit=' steps', disable=not progress) as bar:
         for seed in range(restarts):
             found: dict[str, dict] = {} # name -> the best row so far, with its prompt
             for name, build in spaces.items():
@@ -104,13 +110,21 @@ def risk_chain(
                 for start in ('', smaller) if smaller else ('',):
                     model = _started(Reprogrammed(build(seed), source, mapping), split)
                     if start: witness(found[start]['prompt'], model.prompt)
-                    rates = {k: v for k, v in lr.items() if any(f'.{k}.' in f'.{n}.' for n in model.trained())} if isinstance(lr, dict) else lr
-                    row = dict(space=name, restart=seed, smaller=start) | descend(model, split, lr=rates, advance=bar.update, **settings)
+                    rates = _rates(lr, model)
+                    row: dict[str, Any] = dict(space=name, restart=seed, smaller=start)
+                    row |= descend(model, split, lr=rates, advance=bar.update, **settings)
                     row['zero_one'] = min([row['zero_one'], *(r['zero_one'] for r in inside.values() if start)])
                     rows.append(row)
-                    if name not in found or row['risk'] < found[name]['risk']: found[name] = row | dict(prompt=model.prompt)
-                found[name]['zero_one'] = min(r['zero_one'] for r in rows if r['space'] == name and r['restart'] == seed)
+                    better = name not in found or row['risk'] < found[name]['risk']
+                    if better: found[name] = row | dict(prompt=model.prompt)
+                own = [r['zero_one'] for r in rows if r['space'] == name and r['restart'] == seed]
+                found[name]['zero_one'] = min(own)
     return rows
+
+def _rates(lr, model):
+    "Of a dict by part the entries that this model has"
+    if not isinstance(lr, dict): return lr
+    return {k: v for k, v in lr.items() if any(f'.{k}.' in f'.{name}.' for name in model.trained())}
 
 def _nested(prompt, into):
     try: witness(prompt, into)
@@ -129,11 +143,11 @@ def _started(model, split):
 def bounds(
     rows: list[dict], # of `risk_chain`
 ) -> list[dict]: # per space: risk, zero_one (the lowest), mean, gain, and how far these two may be off
-    """Of each space the bound, the lowest risk of all rows; and over the restarts the mean of the bounds, and the gain over the smaller space it started from,
-    each with the half width of a 95 % confidence interval (Student's t).
+    """Of each space the bound, the lowest risk of all rows; and over the restarts the mean of the bounds, and the gain
+    over the smaller space it started from, each with the half width of a 95 % confidence interval (Student's t).
 
-    The bounds are bounds. The gain is the difference of two bounds: an estimate, no bound of the difference of the approximation errors.
-    The intervals tell what luck the optimiser had, for the images are what they are."""
+    The bounds are bounds. The gain is the difference of two bounds: an estimate, no bound of the difference of the
+    approximation errors. The intervals tell what luck the optimiser had, for the images are what they are."""
     from scipy.stats import t
     def interval(v):
         v = torch.tensor(v, dtype=torch.float64)
@@ -143,16 +157,21 @@ def bounds(
         own = [r for r in rows if r['space'] == name]
         each = [[r for r in own if r['restart'] == k] for k in dict.fromkeys(r['restart'] for r in own)]
         least = [min(r['risk'] for r in rs) for rs in each]
-        gains = [next(r['start'] for r in rs if r['smaller']) - low for rs, low in zip(each, least) if any(r['smaller'] for r in rs)]
+        starts = [next((r['start'] for r in rs if r['smaller']), None) for rs in each]
+        gains = [start - low for start, low in zip(starts, least) if start is not None]
         (mean, mean_ci), (gain, gain_ci) = interval(least), interval(gains) if gains else (None, None)
-        told.append(dict(space=name, risk=min(least), zero_one=min(r['zero_one'] for r in own), mean=mean, mean_ci=mean_ci, gain=gain, gain_ci=gain_ci))
+        zero_one = min(r['zero_one'] for r in own)
+        told.append(dict(space=name, risk=min(least), zero_one=zero_one, mean=mean, mean_ci=mean_ci, gain=gain,
+                         gain_ci=gain_ci))
     return told
 
 def show_bounds(
     rows: list[dict], # of `risk_chain`
     figure=None, # a matplotlib figure to draw on; None: a new one
 ):
-    "Each training's risk by space, from scratch and from a smaller space, and the line of the bounds. Returns the figure."
+    """Each training's risk by space, from scratch and from a smaller space, and the line of the bounds.
+
+    Returns the figure."""
     import matplotlib.pyplot as plt, pandas as pd, seaborn as sns
     figure = figure or plt.figure(figsize=(9, 3), layout='constrained')
     all_rows, least = pd.DataFrame(rows), pd.DataFrame(bounds(rows))
