@@ -1,5 +1,5 @@
 "What the tests share: the checkout under test, a copy of it to play with, and data that only developers have"
-import os, shutil, signal, subprocess, sys
+import multiprocessing, os, shutil, signal, subprocess, sys, tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,6 +12,32 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler) # as a job in the background has it
 os.environ.setdefault('OMP_NUM_THREADS', '1') # before torch is imported: the threads of two processes get into each other's way
 os.environ.setdefault('HF_HUB_OFFLINE', '1')   # no test needs a network, and none waits for one
+
+# Children of this process are forked from a server that has imported what takes seconds (torch above all), and has done nothing else
+HEAVY = 'torch torchvision timm open_clip matplotlib.pyplot seaborn sklearn.datasets sklearn.model_selection nbdev.test'.split()
+forks = multiprocessing.get_context('forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn')
+if hasattr(forks, 'set_forkserver_preload'): forks.set_forkserver_preload(HEAVY)
+
+def forked(target, *args, cwd=ROOT, env=(), timeout=300):
+    "(exit status, stdout, stderr) of `target(*args)` in a fresh process: as a program of its own, without waiting for its imports"
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = (os.path.join(folder, name) for name in ('out', 'err'))
+        child = forks.Process(target=_in_child, args=(target, args, str(cwd), dict(env), out, err))
+        child.start()
+        child.join(timeout)
+        if child.is_alive(): child.kill()
+        child.join()
+        read = lambda name: Path(name).read_text(encoding='utf-8') if os.path.exists(name) else ''
+        return child.exitcode, read(out), read(err)
+
+def _in_child(target, args, cwd, env, out, err):
+    for fd, name in ((1, out), (2, err)): os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), fd)
+    sys.stdout, sys.stderr = (open(fd, 'w', encoding='utf-8', buffering=1, closefd=False) for fd in (1, 2))
+    sys.stdin = open(os.devnull)
+    os.chdir(cwd)
+    os.environ.pop('IN_TEST', None) # nbdev_export is a silent no-op where it is set
+    os.environ.update(env)
+    target(*args)
 
 def pytest_report_header():
     def of(name):

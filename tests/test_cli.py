@@ -2,21 +2,26 @@
 import csv, inspect, json, os, re, signal, subprocess, sys, time
 
 import numpy as np, pytest, torch, vrlit as vr
-from conftest import ROOT
+from conftest import ROOT, forked
 from PIL import Image
 
+def environment(cwd, **more): return {'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'Agg', 'VRLIT_CACHE': str(cwd / '.cache'), 'COLUMNS': '110', **more}
+
 def command(*args, cwd, **more):
-    "What runs `vrlit *args`"
-    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'Agg', 'VRLIT_CACHE': str(cwd / '.cache'), 'COLUMNS': '110', **more}
+    "What runs `vrlit *args` as a program"
     run = [sys.executable, '-c', 'from vrlit.cli import app; app(prog_name="vrlit")', *map(str, args)]
-    return dict(args=run, cwd=cwd, env=env, text=True, stdin=subprocess.DEVNULL)
+    return dict(args=run, cwd=cwd, env={**os.environ, **environment(cwd, **more)}, text=True, stdin=subprocess.DEVNULL)
+
+def app(args):
+    from vrlit.cli import app
+    app(args, prog_name='vrlit')
 
 def vrlit(*args, cwd, code=0, **more):
-    "(stdout, stderr) of `vrlit *args`"
-    res = subprocess.run(**command(*args, cwd=cwd, **more), capture_output=True, timeout=300)
-    assert res.returncode == code, res.stdout + res.stderr
-    assert 'Traceback' not in res.stderr, res.stderr
-    return res.stdout, res.stderr
+    "(stdout, stderr) of `vrlit *args`, in a process of its own"
+    status, out, err = forked(app, [*map(str, args)], cwd=cwd, env=environment(cwd, **more))
+    assert status == code, out + err
+    assert 'Traceback' not in err, err
+    return out, err
 
 @pytest.fixture
 def folder(tmp_path):

@@ -3,6 +3,7 @@ import ast, re
 from pathlib import Path
 
 import nbformat, pytest
+from conftest import forked
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / 'nbs'
@@ -14,11 +15,15 @@ offline = dict.fromkeys(('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY
 def read(path): return nbformat.read(path, as_version=4)
 def code(nb): return [c for c in nb.cells if c.cell_type == 'code']
 
+def run(path):
+    from nbdev.test import nbdev_test
+    nbdev_test.__wrapped__(path=path, n_workers=0)
+
+@pytest.mark.notebook
 @each(tested)
-def test_runs(path, python, tmp_path):
-    out = python('-c', f'from nbdev.test import nbdev_test; nbdev_test.__wrapped__(path={str(path)!r}, n_workers=0)',
-                 cwd=ROOT, env=offline | {'VRLIT_CACHE': str(tmp_path / 'cache')})
-    assert 'Success.' in out, out # not so when nothing was eligible
+def test_runs(path, tmp_path):
+    code, out, err = forked(run, str(path), env=offline | {'VRLIT_CACHE': str(tmp_path / 'cache')})
+    assert code == 0 and 'Success.' in out, f'exit {code}\n{out[-4000:]}\n{err[-4000:]}' # no success when nothing was eligible
 
 @each(notebooks)
 def test_is_well_made(path):
