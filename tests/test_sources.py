@@ -61,7 +61,7 @@ def photographs(shared, size, short, step):
     ('squeezenet1_0', 'squeezenet1_0_deepcompression_in1k.torchvision.fp16', {}, 256, 2, .61)])
 def test_real_weights_know_imagenet(name, file, kwargs, short, step, known, shared):
     "The accuracies are those of the original weights on these photographs"
-    source = vr.load_source(name, shared(f'weights/{file}.safetensors') if file else True, **kwargs)
+    source = vr.load_source(name, shared(f'weights/{file}.safetensors') if file else True, **kwargs).to(memory_format=torch.channels_last)
     assert source.S == 1000 and source.labels == vr.imagenet_labels()
     x, y = photographs(shared, source.size, short, step), torch.arange(0, 1000, step)
     with torch.inference_mode():

@@ -82,6 +82,8 @@ from .pixels import square as square
 from .pixels import unit as unit
 from .plots import prompted as prompted
 from .plots import show as show
+from .plots import show_equation as show_equation
+from .plots import show_images as show_images
 from .prompts.affine_color import AffineColor as AffineColor
 from .prompts.evp import EVP as EVP
 from .prompts.low_rank import LowRank as LowRank

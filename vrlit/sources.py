@@ -79,6 +79,12 @@ class Source(Frozen):
 
     normalize = normalise # the other spelling
 
+    def denormalise(self,
+        z: Tensor, # an input of this model, [..., C, H, W]
+    ) -> Tensor: # z * std + mean
+        "The pixels that it stands for."
+        return z * self.std + self.mean
+
     def __str__(self) -> str:
         n = sum(p.numel() for p in self.parameters())
         return (f"{self.name}: {self.size} x {self.size} pixels -> {self.S:,} source labels "
