@@ -39,6 +39,17 @@ def _in_child(target, args, cwd, env, out, err):
     os.environ.update(env)
     target(*args)
 
+def some_pictures(folder):
+    "Two classes of a few small pictures, dark and bright: a task that trains in a second"
+    import numpy as np
+    from PIL import Image
+    for i in range(60):
+        path = folder / ('dark', 'bright')[i % 2] / f'{i}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        low = 128 * (i % 2)
+        Image.fromarray(np.random.default_rng(i).integers(low, 128 + low, (8, 8, 3), dtype=np.uint8)).save(path)
+    return folder
+
 def pytest_report_header():
     def of(name):
         try: return f'{name} {version(name)}'

@@ -2,7 +2,7 @@
 import csv, inspect, json, os, re, signal, subprocess, sys, time
 
 import numpy as np, pytest, torch, vrlit as vr
-from conftest import ROOT, forked
+from conftest import ROOT, forked, some_pictures
 from PIL import Image
 
 def environment(cwd, **more): return {'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'Agg', 'VRLIT_CACHE': str(cwd / '.cache'), 'COLUMNS': '110', **more}
@@ -25,11 +25,7 @@ def vrlit(*args, cwd, code=0, **more):
 
 @pytest.fixture
 def folder(tmp_path):
-    "Two classes of a few small pictures, dark and bright: a task that trains in a second"
-    for i in range(60):
-        path = tmp_path / 'pile' / ('dark', 'bright')[i % 2] / f'{i}.png'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(i).integers(128 * (i % 2), 128 + 128 * (i % 2), (8, 8, 3), dtype=np.uint8)).save(path)
+    some_pictures(tmp_path / 'pile')
     return tmp_path
 
 def test_demo(folder):

@@ -2,7 +2,7 @@
 import json, shutil
 
 import nbformat, pytest, torch, vrlit as vr
-from conftest import ROOT
+from conftest import forked
 from torch import nn
 
 FAST = dict(epochs=1, batch_size=16, lr=.1, device='cpu', progress=False)
@@ -10,26 +10,32 @@ FAST = dict(epochs=1, batch_size=16, lr=.1, device='cpu', progress=False)
 @pytest.fixture(scope='module')
 def digits(): return vr.load_task('digits', shots=4)
 
+def app(args):
+    from vrlit.cli import app
+    app(args)
+
+def reads(folder, losses):
+    run = vr.load_run(folder)
+    assert not run.model.training and run.settings['lr'] == .01 and run.source.S == 1000 and run.result.losses == losses
+    task = run.load_task()
+    print(run.labels, vr.evaluate(run.model, task.test).accuracy, task.record() == run.result.task)
+
 def trained(source, task, prompt, mapping, **settings):
     model = vr.Reprogrammed(prompt, source, mapping)
     return model, vr.fit(model, task, **FAST | settings)
 
-def test_a_run_is_the_same_model_in_another_process(digits, tmp_path, python):
+def test_a_run_is_the_same_model_in_another_process(digits, tmp_path):
     source = vr.load_source(size=32)
     model, result = trained(source, digits, vr.SMM(source, channels=1, patch=4), vr.Residual(vr.BLM(source.S, 10, laplace=2.)), lr=.01)
     folder = vr.save_run(tmp_path / 'run', model, digits, result)
-    code = f'''
-import vrlit as vr
-run = vr.load_run({str(folder)!r})
-assert not run.model.training and run.settings['lr'] == .01 and run.source.S == 1000 and run.result.losses == {result.losses}
-task = run.load_task()
-print(run.labels, vr.evaluate(run.model, task.test).accuracy, task.record() == run.result.task)'''
-    assert python('-c', code, cwd=tmp_path).strip() == f'{digits.labels} {vr.evaluate(model, digits.test).accuracy} True'
+    code, out, err = forked(reads, str(folder), result.losses, cwd=tmp_path)
+    assert code == 0 and out.strip() == f'{digits.labels} {vr.evaluate(model, digits.test).accuracy} True', out + err
     config, labels = (json.loads((folder / f'{name}.json').read_text()) for name in ('config', 'labels'))
     assert config['prompt'] == 'SMM(patch=4, channels=1)' and config['mapping'] == 'Residual(BLM(laplace=2.0))'
     assert config['source'] == 'embedded(size=32)' and config['versions'].keys() >= {'python', 'torch', 'timm'}
     assert labels['source'] == source.labels and labels['target'] == digits.labels
-    out = python('-c', 'from vrlit.cli import app; app()', 'eval', folder, '--json', cwd=ROOT)
+    code, out, err = forked(app, ['eval', str(folder), '--json'], cwd=tmp_path)
+    assert code == 0, err
     assert json.loads(out)['accuracy'] == vr.evaluate(model, digits.test).accuracy # the command line reads what Python wrote
 
 @pytest.mark.parametrize('name', [name for name in vr.list_prompts() if name not in ('Resized', 'Decoupled')])
