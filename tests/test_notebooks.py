@@ -37,6 +37,7 @@ def test_is_well_made(path):
         leaks = re.findall(r'\[[^]\n]*`[^]\n]*\]\(', c.source) if c.cell_type == 'markdown' else []
         assert not leaks, f'{name}: on the site the text of a link has no backticks: {leaks}'
     for c in code(nb):
+        assert c.source.count('\n') < 40, f'{name}: a cell has at most 40 lines; what is longer is two ideas:\n{c.source[:200]}'
         assert not re.search(r'^#\s*\|\s*export(?!s\b)', c.source, re.M), f'{name}: `#| exports` shows the source, this hides it:\n{c.source}'
         for o in c.outputs:
             assert o.output_type != 'error', f'{name}: a stored error:\n{c.source}'

@@ -56,6 +56,9 @@ from .mappings.bayesian import BLMPlus as BLMPlus
 from .mappings.bayesian import SoftCounts as SoftCounts
 from .mappings.bayesian import bayesian_weights as bayesian_weights
 from .mappings.counts import LabelCounts as LabelCounts
+from .mappings.counts import MatrixMapping as MatrixMapping
+from .mappings.counts import check_logits as check_logits
+from .mappings.counts import warn_unseen as warn_unseen
 from .mappings.linear import FullyMap as FullyMap
 from .mappings.linear import Residual as Residual
 from .mappings.one_to_one import FLM as FLM

@@ -149,6 +149,7 @@ def _control(model, initial, task, name, settings, progress):
     if result is not None and not result.interrupted: return result
     warnings.warn(f'interrupted in the control {name!r}, which is dropped; the model is trained', stacklevel=3)
 
+# %% ../nbs/45_controls.ipynb #d3be9ae4
 def _check_controls(names, model):
     for name in names:
         if name not in CONTROLS:

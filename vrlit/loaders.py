@@ -163,6 +163,7 @@ class _Set(NamedTuple):
     coop: tuple[str, str, str] | None = None # CoOp's folder, split file and image folder
     size: int | None = _SIZE # of its images; None: its own
 
+# %% ../nbs/05_loaders.ipynb #f33083ab
 _SETS = dict(
     cifar10=_Set('10 kinds of animals and vehicles, 32 x 32', 'CIFAR10', _CIFAR,
         'cifar-10-batches-py/ (cifar-10-python.tar.gz, cs.toronto.edu/~kriz/cifar.html)', size=None),
@@ -318,6 +319,7 @@ def _image_folder(folder: Path) -> _Found:
 
 def _parts_told(found): return ', '.join(found) if len(found) > 1 else 'all images'
 
+# %% ../nbs/05_loaders.ipynb #913a4e88
 def _image_zip(path: Path) -> _Found:
     try: archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as e: raise ValueError(f'{path}: expected a zip of class folders ({e})') from e
@@ -378,6 +380,7 @@ def _columns(features, origin) -> tuple[str, str]:
                          "such as columns=('image', 'label')")
     return image[0], label[0]
 
+# %% ../nbs/05_loaders.ipynb #1f59dec7
 def _rows(data, column: str, name: str) -> list[_File]:
     import datasets
     data = data.select_columns([column]).cast_column(column, datasets.Image(decode=False))

@@ -101,8 +101,7 @@ class Reprogrammed(nn.Module):
 
     def load_adapter(self, state: dict[str, Tensor]) -> 'Reprogrammed':
         "Puts back what `adapter` gave. `ValueError` if it does not fit this model."
-        _load_adapter(self, state)
-        return self
+        return _load_adapter(self, state)
 
     def __str__(self) -> str: return _equation(self)
     def _repr_html_(self) -> str: return _model_table(self)
@@ -122,6 +121,7 @@ def _load_adapter(model, state):
              for k, v in own.items() if v.shape != state[k].shape]
     if wrong: raise ValueError(f'state: does not fit this model; {"; ".join(wrong)}')
     model.load_state_dict(state, strict=False)
+    return model
 
 # %% ../nbs/00_reprogram.ipynb #466919c8
 def _letters(model):

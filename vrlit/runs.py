@@ -332,10 +332,9 @@ def load_run(
     if weights is not None: config['weights'] = weights
     if source is None: source = _load_source(folder, config, labels['source'], device)
     _check_weights(source, config, given)
-    model = _parts(config, source, labels['target'])
-    model.load_adapter(read_weights(folder / 'adapter.safetensors'))
-    fields = {f.name for f in dataclasses.fields(Result)}
-    result = Result(**{k: v for k, v in told.items() if k in fields})
+    adapter = read_weights(folder / 'adapter.safetensors')
+    model = _parts(config, source, labels['target']).load_adapter(adapter)
+    result = Result(**{f.name: told[f.name] for f in dataclasses.fields(Result)})
     return Run(folder, model.to(usable_device(device)).eval(), result, config)
 
 def _read_json(folder, name):
@@ -356,6 +355,7 @@ def _load_source(folder, config, labels, device):
     if kept['groups'] is None: return TextSource(clip, kept['texts'], labels)
     return DecoupledSource(clip, kept['texts'], kept['groups'], labels=labels)
 
+# %% ../nbs/44_runs.ipynb #425f83f0
 def _check_weights(source, config, given):
     now, then = weights_sha256(getattr(source, 'model', source)), config['source_sha256']
     if now == then: return

@@ -38,6 +38,18 @@ def _count_labels(source):
         raise ValueError(f'model: expected logits [1, S] for one image, {source.name} gives {came}')
     return logits.shape[1]
 
+def _label_names(source, labels):
+    S = _count_labels(source)
+    if labels is None: return [f'source label {s}' for s in range(S)]
+    if len(labels) != S:
+        raise ValueError(f'labels: expected {S} names, one per logit of {source.name}, got {len(labels)}')
+    return list(labels)
+
+def _per_channel(values):
+    "[C, 1, 1]; one number is that of three channels"
+    v = torch.as_tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
+    return v.expand(3, 1, 1).clone() if len(v) == 1 else v
+
 # %% ../nbs/02_sources.ipynb #7170ffe8
 class Source(Frozen):
     """`f_pre`: a frozen classifier of square images that knows its input and its labels.
@@ -58,41 +70,32 @@ class Source(Frozen):
     ):
         super().__init__(model)
         self.size, self.name = size, name or type(model).__name__
-        for k, values in dict(mean=mean, std=std).items():
-            v = torch.as_tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
-            self.register_buffer(k, v.expand(3, 1, 1).clone() if len(v) == 1 else v, persistent=False)
-        S = _count_labels(self)
-        self.labels = [f'source label {s}' for s in range(S)] if labels is None else list(labels)
-        if len(self.labels) != S:
-            raise ValueError(f'labels: expected {S} names, one per logit of {self.name}, got {len(self.labels)}')
+        for k, v in dict(mean=mean, std=std).items(): self.register_buffer(k, _per_channel(v), persistent=False)
+        self.labels = _label_names(self, labels)
 
     @property
     def S(self) -> int:
         "The number of source labels."
         return len(self.labels)
 
-    def normalise(self,
-        z: Tensor, # images in [0, 1], [B, C, H, W]
-    ) -> Tensor: # (z - mean) / std
+    def normalise(self, z: Tensor) -> Tensor: # images in [0, 1], [..., C, H, W] -> (z - mean) / std
         "What this model expects to see."
         return (z - self.mean) / self.std
-
     normalize = normalise # the other spelling
 
-    def denormalise(self,
-        z: Tensor, # an input of this model, [..., C, H, W]
-    ) -> Tensor: # z * std + mean
+    def denormalise(self, z: Tensor) -> Tensor: # an input of this model, [..., C, H, W] -> z * std + mean
         "The pixels that it stands for."
         return z * self.std + self.mean
 
-    def __str__(self) -> str:
-        n = sum(p.numel() for p in self.parameters())
-        return (f"{self.name}: {self.size} x {self.size} pixels -> {self.S:,} source labels "
-                f"({', '.join(self.labels[:3])}, ...), {n:,} frozen parameters")
-
+    def __str__(self) -> str: return _source_text(self)
     def _repr_html_(self) -> str: return _card(self)
 
 # %% ../nbs/02_sources.ipynb #f27307df
+def _source_text(source):
+    n, names = sum(p.numel() for p in source.parameters()), ', '.join(source.labels[:3])
+    return (f'{source.name}: {source.size} x {source.size} pixels -> {source.S:,} source labels ({names}, ...), '
+            f'{n:,} frozen parameters')
+
 def _card(source):
     names, numbers = ', '.join(source.labels[:3]), lambda v: ', '.join(f'{x:.4g}' for x in v.flatten().tolist())
     frozen, left = sum(p.numel() for p in source.parameters()), 'style="text-align:left"'

@@ -59,11 +59,9 @@ def _mapped(x) -> bool:
 
 def _on_disk(x) -> bool: return getattr(x, 'on_disk', False)
 
-class Split:
-    """Images and their labels: `x` [N, 3, H, W], uint8 or floating in [0, 1], and `y` int64 [N].
-
-    `split[i]` is a batch, copied, for an index tensor, a mask or a slice `i`. `ValueError` for images of another dtype,
-    range or shape, for labels that are not integers, and where their numbers differ."""
+# %% ../nbs/03_tasks.ipynb #03c0de01
+class _Pairs:
+    "Images and labels, by index"
     def __init__(self,
         x: Any, # [N, 3, H, W], uint8 or in [0, 1]; [N, 1, H, W] or [N, H, W] are repeated to RGB; also arrays, mapped ones too
         y: Any, # integer labels [N]; an array or a list will do
@@ -86,11 +84,6 @@ class Split:
         "(channels, height, width) of an image."
         return tuple(self.images.shape[1:])
 
-    @property
-    def sha256(self) -> str:
-        "Of the labels, as little-endian 64-bit integers: two splits with the same hash hold the same labels in the same order."
-        return hashlib.sha256(self.y.cpu().numpy().astype('<i8').tobytes()).hexdigest()
-
     def __len__(self) -> int: return len(self.y)
 
     def __getitem__(self, i: Tensor | slice) -> tuple[Tensor, Tensor]:
@@ -98,6 +91,17 @@ class Split:
         i = i.to(self.y.device)
         x = self.images.index_select(0, i) if self.rows is None else self.images[self.rows[i]]
         return x, self.y[i]
+
+# %% ../nbs/03_tasks.ipynb #03c0de03
+class Split(_Pairs):
+    """Images and their labels: `x` [N, 3, H, W], uint8 or floating in [0, 1], and `y` int64 [N].
+
+    `split[i]` is a batch, copied, for an index tensor, a mask or a slice `i`. `ValueError` for images of another dtype,
+    range or shape, for labels that are not integers, and where their numbers differ."""
+    @property
+    def sha256(self) -> str:
+        "Of the labels, as little-endian 64-bit integers: two splits with the same hash hold the same labels in the same order."
+        return hashlib.sha256(self.y.cpu().numpy().astype('<i8').tobytes()).hexdigest()
 
     def take(self,
         i: Tensor, # int64 indices
@@ -121,11 +125,8 @@ class Split:
 
 # %% ../nbs/03_tasks.ipynb #be4e2c48
 @dataclass(eq=False, repr=False)
-class Task:
-    """A target task: K label names, and images with labels in 0..K-1, square and all of one size.
-
-    `ValueError` for duplicate or no names, labels out of range, and images of another shape; a class that is
-    missing from the training split is a warning, and keeps its number."""
+class _Splits:
+    "The three splits and their names, checked"
     name: str # for tables
     labels: list[str] # the K target label names
     train: Split
@@ -152,6 +153,17 @@ class Task:
         "Height and width of an image."
         return self.train.shape[1]
 
+    def record(self) -> dict:
+        "What a result keeps of it: where it came from, and for each split the number of images and the hash of the labels."
+        return dict(name=self.name, K=self.K, size=self.size, provenance=self.provenance,
+                    splits={k: dict(images=len(s), labels_sha256=s.sha256) for k, s in self.splits.items()})
+
+# %% ../nbs/03_tasks.ipynb #03c0de05
+class Task(_Splits):
+    """A target task: K label names, and images with labels in 0..K-1, square and all of one size.
+
+    `ValueError` for duplicate or no names, labels out of range, and images of another shape; a class that is
+    missing from the training split is a warning, and keeps its number."""
     def to(self,
         device: torch.device | str,
     ) -> 'Task':
@@ -168,11 +180,6 @@ class Task:
         `ValueError` if a class has fewer."""
         return _few_shot(self, k, seed)
 
-    def record(self) -> dict:
-        "What a result keeps of it: where it came from, and for each split the number of images and the hash of the labels."
-        return dict(name=self.name, K=self.K, size=self.size, provenance=self.provenance,
-                    splits={k: dict(images=len(s), labels_sha256=s.sha256) for k, s in self.splits.items()})
-
     def augment(self,
         size: int | None = None, # of the result; None: the task's own
         plus: int = 32, # pixels that the image is resized beyond
@@ -188,20 +195,15 @@ class Task:
         "Draws a row of examples per class."
         _draw_examples(self, n, classes, part)
 
-    def __repr__(self) -> str:
-        counts = ', '.join(f"{k} {len(s):,}{'' if s.rows is None else ' on disk'}" for k, s in self.splits.items())
-        names = ', '.join(self.labels[:4]) + (', ...' if self.K > 4 else '')
-        return (f'{self.name}: {self.K} labels ({names}), {self.size} x {self.size} pixels; {counts}\n'
-                f'  {self.provenance}')
-
+    def __repr__(self) -> str: return _task_text(self)
     def _repr_html_(self) -> str: return _task_table(self)
 
 # %% ../nbs/03_tasks.ipynb #ee79de87
 def _checked(task):
     "The labels, if they fit the splits"
     labels = list(task.labels)
-    twice = sorted({k for k in labels if labels.count(k) > 1})
-    if twice: raise ValueError(f'labels: expected different names, got {twice} twice')
+    if twice := sorted({k for k in labels if labels.count(k) > 1}):
+        raise ValueError(f'labels: expected different names, got {twice} twice')
     if not labels: raise ValueError('labels: expected at least one name, got none')
     for part, split in task.splits.items():
         low, high = int(split.y.min()), int(split.y.max())
@@ -232,6 +234,7 @@ def _few_shot(task, k, seed):
     told = f'{task.provenance}; {k} per class to train, seed {seed}'
     return _with(task, train=train, provenance=told, loaded=None)
 
+# %% ../nbs/03_tasks.ipynb #8c3ca642
 def _with(task, **changes):
     "A copy of `task`, which was checked when it was made"
     new = copy.copy(task)
@@ -262,6 +265,15 @@ def _jpeg(x: Tensor, tile: int) -> str:
     row.resize((n * tile, tile), resample).save(file, 'JPEG', quality=75)
     return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
 
+def _sizes(task):
+    where = lambda split: '' if split.rows is None else ' on disk'
+    return ', '.join(f'{k} {len(s):,}{where(s)}' for k, s in task.splits.items())
+
+def _task_text(task):
+    names = ', '.join(task.labels[:4]) + (', ...' if task.K > 4 else '')
+    return (f'{task.name}: {task.K} labels ({names}), {task.size} x {task.size} pixels; {_sizes(task)}\n'
+            f'  {task.provenance}')
+
 def _task_table(task, n=8, classes=10, tile=40):
     rows = ''
     for k, label in enumerate(task.labels[:classes]):
@@ -270,8 +282,7 @@ def _task_table(task, n=8, classes=10, tile=40):
         rows += (f'<tr><td style="text-align:right">{escape(label)}</td>'
                  f'<td style="text-align:left">{image if len(x) else "no training image"}</td></tr>')
     more = f'<p>... and {task.K - classes} more labels</p>' if task.K > classes else ''
-    counts = ', '.join(f'{k} {len(s):,}{"" if s.rows is None else " on disk"}' for k, s in task.splits.items())
-    return (f'<p><b>{escape(task.name)}</b>: {task.K} labels, {task.size} x {task.size} pixels; {counts}<br>'
+    return (f'<p><b>{escape(task.name)}</b>: {task.K} labels, {task.size} x {task.size} pixels; {_sizes(task)}<br>'
             f'<small>{escape(task.provenance)}</small></p><table>{rows}</table>{more}')
 
 # %% ../nbs/03_tasks.ipynb #b64a351d

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..mappings.counts import check_logits
 from ..reprogram import mapping_table
 
 # %% ../../nbs/32_attributes.ipynb #81f1a3f7
@@ -72,12 +73,20 @@ def _of_labels(kind, labels, shortest):
             raise ValueError(f'{where}: no description of {label!r} has at least {shortest} characters, got {texts!r:.100}')
     return found
 
+# %% ../../nbs/32_attributes.ipynb #32c0de01
+def _check_attributes(S, K, k, kinds, balance):
+    if kinds not in (1, 2) or S % (K * kinds):
+        raise ValueError(f'mapping: expected K * kinds * m source labels, got S={S}, K={K}, kinds={kinds}')
+    m = S // (K * kinds)
+    if not 1 <= k <= m: raise ValueError(f'k: expected 1 to {m}, the descriptions of a kind that a label has, got {k}')
+    if not 0 <= balance <= 1: raise ValueError(f'balance: expected lambda in 0..1, got {balance}')
+
 # %% ../../nbs/32_attributes.ipynb #b04be018
 class AttrVR(nn.Module):
-    """`y_t`: the mean of the k largest logits among a label's descriptions of each kind, weighed with lambda (Cai et
-    al., ICLR 2025, `getLogits` of AttrVR).
+    """`y_t`: the mean of the k largest logits among a label's descriptions of each kind, weighed with lambda.
 
-    `ValueError` if S is not K * kinds * m with m of at least k, or lambda is not in 0..1."""
+    Cai et al., ICLR 2025, `getLogits` of AttrVR. `ValueError` if S is not K * kinds * m with m of at least k, or lambda
+    is not in 0..1."""
     weight: Tensor # of each kind, [kinds]
     _repr_html_ = mapping_table
 
@@ -89,11 +98,7 @@ class AttrVR(nn.Module):
         balance: float = .5, # lambda, the weight of the first of two kinds
     ):
         super().__init__()
-        if kinds not in (1, 2) or S % (K * kinds):
-            raise ValueError(f'mapping: expected K * kinds * m source labels, got S={S}, K={K}, kinds={kinds}')
-        if not 1 <= k <= S // (K * kinds):
-            raise ValueError(f'k: expected 1 to {S // (K * kinds)}, the descriptions of a kind that a label has, got {k}')
-        if not 0 <= balance <= 1: raise ValueError(f'balance: expected lambda in 0..1, got {balance}')
+        _check_attributes(S, K, k, kinds, balance)
         self.S, self.K, self.k, self.kinds, self.balance = S, K, k, kinds, balance
         self.register_buffer('weight', torch.tensor([balance, 1 - balance] if kinds == 2 else [1.]))
 
@@ -104,7 +109,7 @@ class AttrVR(nn.Module):
         logits: Tensor, # of the source, [B, S]
     ) -> Tensor: # [B, K]
         "Logits of the target labels."
-        if logits.shape[-1] != self.S: raise ValueError(f'logits: expected [B, {self.S}], got {list(logits.shape)}')
+        check_logits(logits, self.S)
         z = logits.unflatten(1, (self.K, self.kinds, -1))            # [B, K, kinds, m]
         return z.topk(self.k, dim=-1)[0].mean(-1) @ self.weight.to(z.dtype)
 

@@ -47,6 +47,7 @@ class PromptHistory:
         if not self.choices: raise ValueError('choices: there are none yet; give this to fit as callback')
         return _show(plt, torch.stack(self.choices), texts, labels, epochs)
 
+# %% ../../nbs/31_text_prompt_selection.ipynb #d8384b19
 def _show(plt, choices, texts, labels, epochs):
     E, K = choices.shape
     if K != len(labels) or len(texts) % K:

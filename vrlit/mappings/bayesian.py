@@ -6,14 +6,11 @@
 __all__ = ['bayesian_weights', 'BLM', 'SoftCounts', 'BLMPlus']
 
 # %% ../../nbs/22_bayesian.ipynb #ee8f3f06
-import warnings
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .counts import LabelCounts
-from ..reprogram import mapping_table
+from .counts import LabelCounts, MatrixMapping, warn_unseen
 
 # %% ../../nbs/22_bayesian.ipynb #02937c6c
 def bayesian_weights(
@@ -32,14 +29,12 @@ def bayesian_weights(
     return torch.where(total > 0, p / total, 1 / len(n))
 
 # %% ../../nbs/22_bayesian.ipynb #b77ba5ae
-class BLM(nn.Module):
-    """Bayesian-guided label mapping: `y_t = sum_s omega_st f_pre(.)_s`, from label counts before every epoch (Cai et
-    al., NeurIPS 2024).
+class BLM(MatrixMapping):
+    """Bayesian-guided label mapping: `y_t = sum_s omega_st f_pre(.)_s`, from label counts before every epoch.
 
-    `ValueError` for a negative lambda."""
+    Cai et al., NeurIPS 2024. `ValueError` for a negative lambda."""
     omega: Tensor # [S, K]
     stand_in = 'the average of all source labels stands in' # where there is no training data
-    _repr_html_ = mapping_table
 
     def __init__(self,
         S: int, # number of source labels
@@ -59,9 +54,7 @@ class BLM(nn.Module):
         stats: LabelCounts, # of the training data
     ) -> None:
         "The weights from these counts. A target label without training data warns, and averages all source labels."
-        if unseen := (stats.counts.sum(0) == 0).nonzero().flatten().tolist():
-            warnings.warn(f'{type(self).__name__}: no training data of target label {", ".join(map(str, unseen))}; '
-                          f'{self.stand_in}', stacklevel=2)
+        warn_unseen(self, stats.counts, self.stand_in)
         self.omega.copy_(self.weights(stats.counts))
 
     def weights(self,
@@ -69,13 +62,6 @@ class BLM(nn.Module):
     ) -> Tensor: # omega, [S, K]
         "What is made of the counts."
         return bayesian_weights(counts, self.laplace)
-
-    def forward(self,
-        logits: Tensor, # of the source, [B, S]
-    ) -> Tensor: # [B, K]
-        "Logits of the target labels."
-        if logits.shape[-1] != self.S: raise ValueError(f'logits: expected [B, {self.S}], got {list(logits.shape)}')
-        return logits @ self.omega.to(logits.dtype)
 
     def matrix(self) -> Tensor: # [S, K]
         "The weight of every source label in every target label; `logits @ matrix()` is `forward`."

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .counts import check_logits
 from ..reprogram import LabelMapping, mapping_table
 
 # %% ../../nbs/24_linear.ipynb #98175e8f
@@ -46,7 +47,7 @@ class FullyMap(nn.Module):
         logits: Tensor, # of the source, [B, S]
     ) -> Tensor: # [B, K]
         "Logits of the target labels."
-        if logits.shape[-1] != self.S: raise ValueError(f'logits: expected [B, {self.S}], got {list(logits.shape)}')
+        check_logits(logits, self.S)
         return F.linear(logits, self.weight, self.bias)
 
     def matrix(self) -> Tensor: # [S, K]

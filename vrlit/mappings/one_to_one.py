@@ -6,12 +6,10 @@
 __all__ = ['greedy_assignment', 'fill_free', 'check_enough', 'OneToOne', 'RLM', 'FLM', 'ILM']
 
 # %% ../../nbs/21_one_to_one.ipynb #73167f9f
-import warnings
-
 import torch
 from torch import Tensor, nn
 
-from .counts import LabelCounts
+from .counts import LabelCounts, check_logits, warn_unseen
 from ..reprogram import mapping_table
 
 # %% ../../nbs/21_one_to_one.ipynb #e1b61b25
@@ -81,7 +79,7 @@ class OneToOne(nn.Module):
         logits: Tensor, # of the source, [B, S]
     ) -> Tensor: # [B, K]
         "Logits of the target labels."
-        if logits.shape[-1] != self.S: raise ValueError(f'logits: expected [B, {self.S}], got {list(logits.shape)}')
+        check_logits(logits, self.S)
         return logits[:, self.sequence].mean(2)
 
     def matrix(self) -> Tensor: # [S, K]
@@ -128,9 +126,7 @@ class FLM(OneToOne):
 
         A target label without training data warns, and gets the lowest free source labels."""
         counts = stats.counts
-        if unseen := (counts.sum(0) == 0).nonzero().flatten().tolist():
-            warnings.warn(f'{type(self).__name__}: no training data of target label {", ".join(map(str, unseen))}; '
-                          'the lowest free source labels stand in', stacklevel=2)
+        warn_unseen(self, counts, 'the lowest free source labels stand in')
         self.sequence.copy_(self.assign(counts, self.per_target))
 
 class ILM(FLM):

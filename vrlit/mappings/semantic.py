@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from .counts import MatrixMapping
 from .one_to_one import check_enough, greedy_assignment
 from .optimal import optimal_assignment
 from ..reprogram import mapping_table
@@ -84,13 +85,17 @@ def semantic_assignment(
     else: raise ValueError(f"assign: expected 'ordered', 'greedy', 'optimal' or 'shared', got {assign!r}")
     return sequence.where(sim.T.gather(1, sequence) > 0, -1)
 
-# %% ../../nbs/23_semantic.ipynb #4b2b93f1
-class SeMap(nn.Module):
-    """Semantic label mapping: the source labels whose names are closest in meaning (SeMap, 2023; as in AutoVP, ICLR
-    2024). Fixed from the start.
+# %% ../../nbs/23_semantic.ipynb #23c0de01
+def _warn_alone(names):
+    if names: warnings.warn(f'SeMap: no source label has anything in common with {", ".join(names)}; '
+                            'the average of all source labels stands in', stacklevel=3)
 
-    `ValueError` if the names are not S and K; a warning names the target labels for which nothing was found."""
-    names: tuple[list[str], list[str]] # of source and target labels
+# %% ../../nbs/23_semantic.ipynb #4b2b93f1
+class SeMap(MatrixMapping):
+    """Semantic label mapping: the source labels whose names are closest in meaning, fixed from the start.
+
+    SeMap, 2023; as in AutoVP, ICLR 2024. `ValueError` if the names are not S and K; a warning names the target
+    labels for which nothing was found."""
     sequence: Tensor # [K, m], -1: none
 
     def __init__(self,
@@ -104,24 +109,16 @@ class SeMap(nn.Module):
     ):
         super().__init__()
         if tuple(map(len, names)) != (S, K):
-            raise ValueError(f'names: expected {S} source and {K} target labels, got {" and ".join(str(len(n)) for n in names)}')
+            came = ' and '.join(str(len(n)) for n in names)
+            raise ValueError(f'names: expected {S} source and {K} target labels, got {came}')
         if isinstance(encoder, str): encoder = text_encoder(*encoder.rpartition('/')[::2])
         self.S, self.K, self.names, self.per_target = S, K, names, per_target
         sequence = semantic_assignment(similarity(*names, encoder, templates), per_target, assign)
         self.register_buffer('sequence', sequence)
-        if alone := [str(n) for n, row in zip(names[1], self.sequence) if (row < 0).all()]:
-            warnings.warn(f'SeMap: no source label has anything in common with {", ".join(alone)}; '
-                          'the average of all source labels stands in', stacklevel=2)
+        _warn_alone([str(n) for n, row in zip(names[1], sequence) if (row < 0).all()])
 
     def wants(self, epoch: int) -> None:
         "Nothing: names are enough."
-
-    def forward(self,
-        logits: Tensor, # of the source, [B, S]
-    ) -> Tensor: # [B, K]
-        "Logits of the target labels."
-        if logits.shape[-1] != self.S: raise ValueError(f'logits: expected [B, {self.S}], got {list(logits.shape)}')
-        return logits @ self.matrix().to(logits.dtype)
 
     def matrix(self) -> Tensor: # [S, K]
         "The weight of every source label in every target label."

@@ -33,6 +33,7 @@ def sinkhorn_weights(
     P[rows] = (L + f).softmax(0)
     return P
 
+# %% ../../nbs/26_sinkhorn.ipynb #77230e65
 class Sinkhorn(BLM):
     """Between the optimal one-to-one mapping (epsilon towards 0) and BLM (epsilon towards infinity), before every
     epoch.

@@ -27,9 +27,7 @@ class AffineColor(nn.Module):
     color: nn.Parameter # C, [C, C]
     shift: nn.Parameter # b, [C, 1, 1]
     r: Pixels
-    recipes = {'clean-resnet': CLEAN | dict( # ours, but for TrivialAugment: no settings of the paper were at hand
-        epochs=200, batch_size=256, optimizer='adam', lr=.01,
-        schedule='multistep', milestones=(.5, .72), gamma=.1, augment='trivial')}
+    recipes: dict[str, dict]
 
     def __init__(self,
         source: Source, # tells H, mean and std
@@ -56,3 +54,8 @@ class AffineColor(nn.Module):
     def extra_repr(self) -> str:
         n = sum(p.numel() for p in self.parameters())
         return f'{n:,} numbers, {self.pattern.numel():,} of them the pattern'
+
+# %% ../../nbs/15_affine_color.ipynb #3125e37f
+AffineColor.recipes = {'clean-resnet': CLEAN | dict( # ours, but for TrivialAugment: no settings of the paper were at hand
+    epochs=200, batch_size=256, optimizer='adam', lr=.01,
+    schedule='multistep', milestones=(.5, .72), gamma=.1, augment='trivial')}

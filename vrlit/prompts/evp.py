@@ -24,9 +24,8 @@ class EVP(nn.Module):
     pattern: nn.Parameter # delta, [C, H, H]
     mask: Tensor # M, [1, H, H]
     r: Pixels
+    recipes: dict[str, dict]
     official = dict(pattern='perturbation') # its names in the published code
-    recipes = paper_and_clean(**dict.fromkeys(('clip', 'resnet'), dict(
-        epochs=1000, batch_size=256, optimizer='sgd', lr=70., schedule='cosine-epoch', augment='+0')))
 
     def __init__(self,
         source: Source, # tells H, mean and std
@@ -54,3 +53,7 @@ class EVP(nn.Module):
         C, H, _ = self.pattern.shape
         learned = C * int(self.mask.sum())
         return f'{self.r.size} in {H}, {learned:,} of {self.pattern.numel():,} pattern values learn'
+
+# %% ../../nbs/16_evp.ipynb #aeeed656
+EVP.recipes = paper_and_clean(**dict.fromkeys(('clip', 'resnet'), dict(
+    epochs=1000, batch_size=256, optimizer='sgd', lr=70., schedule='cosine-epoch', augment='+0')))

@@ -15,17 +15,14 @@ from ..sources import Source
 
 # %% ../../nbs/13_low_rank.ipynb #ca16cbb2
 class LowRank(nn.Module):
-    """`f_in(x) = (r(x) + B A - mean) / std`: a pattern over the whole image, of rank k in each colour channel (LoR-VP;
-    Jin et al., ICLR 2025).
+    """`f_in(x) = (r(x) + B A - mean) / std`: a pattern over the whole image, of rank k in each colour channel.
 
-    `B` starts at 0 and `A` at random, so the pattern starts at 0. Nothing bounds it."""
+    LoR-VP; Jin et al., ICLR 2025. `B` starts at 0 and `A` at random, so the pattern starts at 0. Nothing bounds it."""
     left: nn.Parameter # B, [C, H, k]
     right: nn.Parameter # A, [C, k, H]
     r: Pixels
+    recipes: dict[str, dict]
     official = dict(left='left_bar', right='right_bar') # its names in the published code
-    recipes = paper_and_clean(
-        resnet=dict(epochs=20, batch_size=256, optimizer='sgd', momentum=.9, lr=.02, weight_decay=1e-4,
-                    schedule='cosine'))
 
     def __init__(self,
         source: Source, # tells H, mean and std
@@ -55,3 +52,8 @@ class LowRank(nn.Module):
     def extra_repr(self) -> str:
         C, H, k = self.left.shape
         return f'rank {k}, {self.left.numel() + self.right.numel():,} numbers for {C * H * H:,} pattern values'
+
+# %% ../../nbs/13_low_rank.ipynb #2801eaa8
+LowRank.recipes = paper_and_clean(
+    resnet=dict(epochs=20, batch_size=256, optimizer='sgd', momentum=.9, lr=.02, weight_decay=1e-4,
+                schedule='cosine'))

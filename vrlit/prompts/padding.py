@@ -33,12 +33,8 @@ class Padding(nn.Module):
     pattern: nn.Parameter # delta, [C, H, H]
     mask: Tensor # M, [1, H, H]
     r: Pixels
+    recipes: dict[str, dict]
     official = dict(pattern='program', mask='mask') # its names in the published code
-    recipes = paper_and_clean(
-        resnet=dict(epochs=200, batch_size=128, optimizer='adam', lr=.01,
-                    schedule='multistep', milestones=(.5, .72), gamma=.1),
-        clip=dict(epochs=200, batch_size=64, optimizer='sgd', momentum=.9, lr=40., schedule='cosine', # inner=192 on CLIP,
-                  augment='resized-crop')) # as AttrVR and DVP
 
     def __init__(self,
         source: Source, # tells H, mean and std
@@ -61,3 +57,10 @@ class Padding(nn.Module):
     def extra_repr(self) -> str:
         C, H, _ = self.pattern.shape
         return f'{self.inner} in {H}, {C * int(self.mask.sum()):,} of {self.pattern.numel():,} pattern values show'
+
+# %% ../../nbs/10_padding.ipynb #17d90d7b
+Padding.recipes = paper_and_clean(
+    resnet=dict(epochs=200, batch_size=128, optimizer='adam', lr=.01,
+                schedule='multistep', milestones=(.5, .72), gamma=.1),
+    clip=dict(epochs=200, batch_size=64, optimizer='sgd', momentum=.9, lr=40., schedule='cosine', # inner=192 on CLIP,
+              augment='resized-crop')) # as AttrVR and DVP

@@ -15,18 +15,29 @@ from .padding import margins
 from ..recipes import paper_and_clean
 from ..sources import Source
 
+# %% ../../nbs/14_scale.ipynb #14c0de01
+def _scaled(z, sigma): # [B, C, H, H], []
+    "Enlarged about the centre"
+    theta = torch.eye(2, 3, dtype=z.dtype, device=z.device) / sigma
+    grid = F.affine_grid(theta.expand(len(z), 2, 3), list(z.shape), align_corners=True)
+    return F.grid_sample(z, grid, align_corners=True)
+
+def _middle(m, H): # [], int
+    "[H, H]: whether a pixel is in the square of side m in the middle"
+    i = torch.arange(H, device=m.device)
+    inside = (i >= ((H - m) / 2).floor()) & (i < ((H + m) / 2).floor())
+    return inside[:, None] & inside
+
 # %% ../../nbs/14_scale.ipynb #ad664b96
 class Scale(nn.Module):
     """`f_in(x) = (scale(pad(x)) + M * sigmoid(delta) - mean) / std`: a learned frame around an image of learned size.
 
-    AutoVP; Tsao et al., ICLR 2024. The mask follows the scale but has no gradient: the scale learns from the image's
-    pixels alone, as in the published code. There the scale is cut to 0.1 ... 5 after each step; here the prompt uses it
-    cut, so that it stops learning beyond."""
+    AutoVP; Tsao et al., ICLR 2024. The mask has no gradient, so the scale learns from the image's pixels alone, as in the
+    published code. There it is cut to 0.1 ... 5 after each step; here it is used cut, and stops learning beyond."""
     pattern: nn.Parameter # delta, [C, H, H]
     scale: nn.Parameter # sigma, []
     r: Pixels
-    recipes = paper_and_clean(resnet=dict(epochs=200, batch_size=128, optimizer='adam', lr=.001,
-                                          schedule='multistep', milestones=(.5, .72), gamma=.1))
+    recipes: dict[str, dict]
 
     def __init__(self,
         source: Source, # tells H, mean and std
@@ -34,10 +45,8 @@ class Scale(nn.Module):
         scale: float = 1., # sigma at the start; published: 0.5, 1 or 1.5
     ):
         super().__init__()
-        H = source.size
-        h = round(128 / 224 * H) if inner is None else inner
-        if not 0 < h <= H:
-            raise ValueError(f'inner: expected a side from 1 to {H}, the input of {source.name}, got {inner}')
+        H, h = source.size, round(128 / 224 * source.size) if inner is None else inner
+        if not 0 < h <= H: raise ValueError(f'inner: expected a side from 1 to {H}, got {inner}')
         if not .1 <= scale <= 5: raise ValueError(f'scale: expected 0.1 to 5, got {scale}')
         self.inner, self.margins, self.r = h, margins(h, H), Pixels(source, h)
         self.pattern = nn.Parameter(torch.zeros(len(source.mean), H, H)) # delta
@@ -48,19 +57,18 @@ class Scale(nn.Module):
         "M, `[1, H, H]`: 0 where the image is, from pixel `(H - m) // 2` on, with m = h sigma rounded down"
         H = self.pattern.shape[-1]
         m = (self.inner * self._sigma().detach()).floor().clamp(max=H)
-        i = torch.arange(H, device=m.device)
-        inside = (i >= ((H - m) / 2).floor()) & (i < ((H + m) / 2).floor())
-        return 1 - (inside[:, None] & inside).to(self.pattern.dtype)[None]
+        return 1 - _middle(m, H).to(self.pattern.dtype)[None]
 
     def forward(self,
         x: Tensor, # a batch [B, C, ., .]: uint8, or floats in [0, 1]
     ) -> Tensor: # the source's input [B, C, H, H]
         "Resize to `inner` unless it is that size already, pad, scale about the centre, add the pattern, normalise."
-        z = F.pad(self.r(x), self.margins)
-        theta = torch.eye(2, 3, dtype=z.dtype, device=z.device) / self._sigma()
-        grid = F.affine_grid(theta.expand(len(z), 2, 3), list(z.shape), align_corners=True)
-        return self.r.normalise(F.grid_sample(z, grid, align_corners=True) + self.mask * self.pattern.sigmoid())
+        z = _scaled(F.pad(self.r(x), self.margins), self._sigma())
+        return self.r.normalise(z + self.mask * self.pattern.sigmoid())
 
     def _sigma(self): return self.scale.clamp(.1, 5)
-
     def extra_repr(self) -> str: return f'{self.inner} times {self.scale.item():.3g} in {self.pattern.shape[-1]}'
+
+# %% ../../nbs/14_scale.ipynb #0fccfbaf
+Scale.recipes = paper_and_clean(resnet=dict(epochs=200, batch_size=128, optimizer='adam', lr=.001,
+                                      schedule='multistep', milestones=(.5, .72), gamma=.1))

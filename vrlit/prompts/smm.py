@@ -48,23 +48,31 @@ def enlarge(
     rest = size - n * patch
     return F.pad(M, (0, rest, 0, rest), mode='reflect') if rest else M
 
+# %% ../../nbs/12_smm.ipynb #12c0de03
+def _check_masks(patch, layers, channels, H, C):
+    if layers not in (5, 6): raise ValueError(f'layers: expected 5 or 6, got {layers}')
+    known = [2**l for l in range(layers)]
+    if patch not in known:
+        raise ValueError(f'patch: expected one of {", ".join(map(str, known))} with {layers} layers, got {patch}')
+    if patch > H: raise ValueError(f"patch: expected at most {H}, the side of the source's input, got {patch}")
+    if channels not in (1, C): raise ValueError(f'channels: expected 1 or {C}, got {channels}')
+
+def _drawn_generator(patch, layers, channels, C, seed):
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(seed)
+        return mask_generator(patch, layers, channels, C)
+
 # %% ../../nbs/12_smm.ipynb #50730757
 class SMM(nn.Module):
-    """`f_in(x) = r(x) + delta * up(f_mask(r(x)))`: a shared pattern, through a mask that a small network makes of each
-    image.
+    """`f_in(x) = r(x) + delta * up(f_mask(r(x)))`: a shared pattern, through a mask made for each image.
 
-    Cai et al., *Sample-specific Masks for Visual Reprogramming-based Prompting*, ICML 2024, section 3. `r(x)` is
-    resized and normalised. The pattern starts at 0, the mask generator at random. Its batch norm takes the batch's
-    statistics in training, and running ones in evaluation."""
+    Cai et al., ICML 2024, section 3. `r(x)` is resized and normalised. The pattern starts at 0, the mask generator at
+    random. Its batch norm takes the batch's statistics in training, and running ones in evaluation."""
     pattern: nn.Parameter # delta, [C, H, H]
     mask_generator: nn.Sequential # f_mask
     r: Pixels
+    recipes: dict[str, dict]
     official = dict(pattern='program', mask_generator='priority') # its names in the published code
-    recipes = paper_and_clean(
-        resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01,
-                    schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+32'),
-        vit=dict(epochs=200, batch_size=256, optimizer='adam', lr=dict(pattern=.01, mask_generator=.001), # with layers=6
-                 schedule='multistep', milestones=(.5, .72), gamma=dict(pattern=.1, mask_generator=1.), augment='+32'))
 
     def __init__(self,
         source: Source, # tells H, mean and std
@@ -76,18 +84,10 @@ class SMM(nn.Module):
     ):
         super().__init__()
         H, C = source.size, len(source.mean)
-        if layers not in (5, 6): raise ValueError(f'layers: expected 5 or 6, got {layers}')
-        known = [2**l for l in range(layers)]
-        if patch not in known:
-            raise ValueError(f'patch: expected one of {", ".join(map(str, known))} with {layers} layers, got {patch}')
-        if patch > H: raise ValueError(f'patch: expected at most {H}, the input of {source.name}, got {patch}')
-        if channels not in (1, C): raise ValueError(f'channels: expected 1 or {C}, got {channels}')
+        _check_masks(patch, layers, channels, H, C)
         self.patch, self.layers, self.channels, self.train_body = patch, layers, channels, train_body
-        self.r = Pixels(source)
-        self.pattern = nn.Parameter(torch.zeros(C, H, H)) # delta
-        with torch.random.fork_rng([]):
-            torch.default_generator.manual_seed(seed)
-            self.mask_generator = mask_generator(patch, layers, channels, C)
+        self.r, self.pattern = Pixels(source), nn.Parameter(torch.zeros(C, H, H)) # delta
+        self.mask_generator = _drawn_generator(patch, layers, channels, C, seed)
         for name, layer in self.mask_generator.named_children(): layer.requires_grad_(train_body or name == 'conv6')
 
     def forward(self,
@@ -95,18 +95,20 @@ class SMM(nn.Module):
     ) -> Tensor: # the source's input [B, C, H, H]
         "Resize unless it is the source's size already, normalise, add the pattern through the masks."
         r = self.r.normalise(self.r(x))
-        return r + self.pattern * self._up(self.mask_generator(r))
+        return r + self.pattern * self._up(r)
 
-    def masks(self,
-        x: Tensor, # a batch [B, C, ., .]: uint8, or floats in [0, 1]
-    ) -> Tensor: # [B, C or 1, H, H]
+    def masks(self, x: Tensor) -> Tensor: # a batch, as for `forward` -> [B, C or 1, H, H]
         "What the pattern is multiplied with: a mask for each image."
-        return self._up(self.mask_generator(self.r.normalise(self.r(x))))
+        return self._up(self.r.normalise(self.r(x)))
+    def _up(self, r): return enlarge(self.mask_generator(r), self.patch, self.r.size)
+    def extra_repr(self) -> str: return f'{self.pattern.numel():,} pattern values, patches of {self.patch}'
 
-    def _up(self, m): return enlarge(m, self.patch, self.r.size)
-
-    def extra_repr(self) -> str:
-        return f'{self.pattern.numel():,} pattern values, patches of {self.patch} in {self.r.size}'
+# %% ../../nbs/12_smm.ipynb #3c796f80
+SMM.recipes = paper_and_clean(
+    resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01,
+                schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+32'),
+    vit=dict(epochs=200, batch_size=256, optimizer='adam', lr=dict(pattern=.01, mask_generator=.001), # with layers=6
+             schedule='multistep', milestones=(.5, .72), gamma=dict(pattern=.1, mask_generator=1.), augment='+32'))
 
 # %% ../../nbs/12_smm.ipynb #df52fe8f
 class SamplePattern(SMM):

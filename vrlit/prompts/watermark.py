@@ -23,16 +23,8 @@ class Watermark(nn.Module):
     pattern: nn.Parameter # delta, [C, H, H]
     mask: Tensor # M, [1, H, H]
     r: Pixels
+    recipes: dict[str, dict]
     official = dict(pattern='program', mask='mask') # its names in the published code
-    recipes = paper_and_clean(
-        resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, # as SMM's baselines
-                    schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+32'),
-        blm=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01,
-                 schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+4'),
-        bahng=dict(epochs=1000, batch_size=128, optimizer='sgd', momentum=.9, lr=40., # width=30, init=1;
-                   schedule='cosine'), # without its 1,000 steps of warm-up
-        clip=dict(epochs=200, batch_size=128, optimizer='sgd', momentum=.9, lr=40., # width=30 on CLIP, as ILM-VP
-                  schedule='cosine'))
 
     def __init__(self,
         source: Source, # tells H, mean and std
@@ -58,6 +50,17 @@ class Watermark(nn.Module):
         C, H, _ = self.pattern.shape
         shown = C * int(self.mask.sum())
         return f'border of {self.width} in {H}, {shown:,} of {self.pattern.numel():,} pattern values show'
+
+# %% ../../nbs/11_watermark.ipynb #327c62da
+Watermark.recipes = paper_and_clean(
+    resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, # as SMM's baselines
+                schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+32'),
+    blm=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01,
+             schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+4'),
+    bahng=dict(epochs=1000, batch_size=128, optimizer='sgd', momentum=.9, lr=40., # width=30, init=1;
+               schedule='cosine'), # without its 1,000 steps of warm-up
+    clip=dict(epochs=200, batch_size=128, optimizer='sgd', momentum=.9, lr=40., # width=30 on CLIP, as ILM-VP
+              schedule='cosine'))
 
 # %% ../../nbs/11_watermark.ipynb #3c8ed145
 def _width(width, H):

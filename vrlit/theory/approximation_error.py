@@ -94,6 +94,7 @@ def witness(
                          f'{type(prompt).__name__}; their spaces may not be nested')
     return into.eval()
 
+# %% ../../nbs/50_approximation_error.ipynb #d55ad7be
 def _masks(prompt, into):
     "Masks of the same network; three channels that are all the mean stand for one"
     if (came := (into.patch, len(into.mask_generator))) != (want := (prompt.patch, len(prompt.mask_generator))):

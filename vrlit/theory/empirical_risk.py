@@ -76,6 +76,7 @@ def descend(
     low, before = min(risks), min(risks[:len(risks) - steps // 10])
     return dict(risk=low, zero_one=min(wrongs), start=risks[0], late=(before - low) / max(before, 1e-12))
 
+# %% ../../nbs/51_empirical_risk.ipynb #d5d65cf5
 def _back(prompt, best, opts):
     "To where the risk was lowest, without momentum and at half the learning rate"
     prompt.load_state_dict(best)
@@ -121,6 +122,7 @@ def risk_chain(
                 found[name]['zero_one'] = min(own)
     return rows
 
+# %% ../../nbs/51_empirical_risk.ipynb #2dc454d7
 def _rates(lr, model):
     "Of a dict by part the entries that this model has"
     if not isinstance(lr, dict): return lr
@@ -165,6 +167,7 @@ def bounds(
                          gain_ci=gain_ci))
     return told
 
+# %% ../../nbs/51_empirical_risk.ipynb #48bb92ab
 def show_bounds(
     rows: list[dict], # of `risk_chain`
     figure=None, # a matplotlib figure to draw on; None: a new one
