@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get('VRLIT_SHARED') or ROOT.parent / 'shared')
+SHARED = os.environ.get('VRLIT_SHARED') # a folder with real data and models, which only developers have
 sys.path.insert(0, str(ROOT)) # this checkout is tested, whatever else is installed
 os.environ.setdefault('MPLBACKEND', 'Agg')
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler) # as a job in the background has it
@@ -58,10 +58,10 @@ def pytest_report_header():
 
 @pytest.fixture(scope='session')
 def shared():
-    "`shared('golden')` is that path in the developers' data ($VRLIT_SHARED, else ../shared); without it the test is skipped"
+    "`shared('golden')` is that path in the developers' data, $VRLIT_SHARED; without it the test is skipped"
     def get(name=''):
-        if not (SHARED / name).exists(): pytest.skip(f'shared/{name} is not there: set VRLIT_SHARED to the folder that has it')
-        return SHARED / name
+        if not SHARED or not (Path(SHARED) / name).exists(): pytest.skip(f'{name} is not there: set VRLIT_SHARED to the folder that has it')
+        return Path(SHARED) / name
     return get
 
 @pytest.fixture(scope='session')

@@ -1,4 +1,4 @@
-"""Tasks from files: every layout that torchvision and CoOp use, generated small, and, where `$VRLIT_SHARED` or `../shared` exists, real sets."""
+"""Tasks from files: every layout that torchvision and CoOp use, generated small, and, where `$VRLIT_SHARED` has them, real sets."""
 import gzip, hashlib, json, os, pickle, warnings, zipfile
 from pathlib import Path
 
@@ -11,11 +11,12 @@ from vrlit import loaders, pixels, tasks
 from vrlit.loaders import load_task
 from vrlit.tasks import Split, batches, make_task
 
-SHARED = Path(os.environ.get('VRLIT_SHARED') or Path(__file__).parents[2] / 'shared') / 'datasets'
+SHARED = os.environ.get('VRLIT_SHARED')
 
 def shared(name):
-    if not (SHARED / name).exists(): pytest.skip(f'{name} is not there: set VRLIT_SHARED to the folder that has datasets/{name}')
-    return SHARED / name
+    file = Path(SHARED or '') / 'datasets' / name
+    if not SHARED or not file.exists(): pytest.skip(f'{name} is not there: set VRLIT_SHARED to the folder that has datasets/{name}')
+    return file
 
 def noise(path, seed=0, h=20, w=24):
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,9 +32,8 @@ def _middle(m, H): # [], int
 class Scale(nn.Module):
     """`f_in(x) = (scale(pad(x)) + M * sigmoid(delta) - mean) / std`: a learned frame around an image of learned size.
 
-    AutoVP; Tsao et al., ICLR 2024. The mask has no gradient, so the scale learns from the image's pixels alone,
-    as in the published code. There it is cut to 0.1 ... 5 after each step; here it is used cut, and stops
-    learning beyond."""
+    AutoVP; Tsao et al., ICLR 2024. The mask has no gradient: the scale learns from pixels alone, as published.
+    There it is cut to 0.1 ... 5 after each step; here it is used cut, and stops learning beyond."""
     pattern: nn.Parameter # delta, [C, H, H]
     scale: nn.Parameter # sigma, []
     r: Pixels
