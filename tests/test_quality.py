@@ -78,6 +78,14 @@ def test_imports_run_downhill():
         if room(a) == 'mappings': assert known <= {'reprogram', 'sources', 'mappings'}, f'{a} knows {known}'
         if room(a) == 'train': assert not known & {'prompts', 'mappings', 'controls'}, f'{a} knows {known}'
 
+def test_a_helper_has_a_name_of_its_own():
+    homes = {}
+    for file in sorted((ROOT / 'vrlit').rglob('*.py')):
+        for node in ast.parse(file.read_text(encoding='utf-8')).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and file.name != '__init__.py': homes.setdefault(node.name, []).append(file.stem)
+    twice = {name: files for name, files in homes.items() if len(files) > 1}
+    assert not twice, twice
+
 def test_lines_are_narrow():
     "Code of the package at most 120 characters wide; a parameter's comment or an error's message may reach 140"
     message = re.compile(r" # |^\s*(raise |f?['\"])")

@@ -176,7 +176,7 @@ def list_(
             else: typer.echo(f'{name}\n    {about}' if about else name)
 
 # %% ../nbs/49_cli.ipynb #1e4b4fba
-def _parts(text: str, value=float):
+def _by_part(text: str, value=float):
     "'0.1', or 'pattern=0.1,tint=0' for parts by name"
     if not isinstance(text, str): return text
     try:
@@ -185,7 +185,7 @@ def _parts(text: str, value=float):
     except ValueError:
         raise typer.BadParameter(f'expected a number, or numbers by part such as pattern=0.1,tint=0, got {text!r}') from None
 
-def _words(text: str): return _parts(text, str)
+def _words(text: str): return _by_part(text, str)
 
 def _shares(text: str):
     try: return text if isinstance(text, tuple) else tuple(float(m) for m in text.split(',') if m.strip())
@@ -197,7 +197,7 @@ def _list(text: str): return text if isinstance(text, tuple) else tuple(t.strip(
 KINDS: dict[str, tuple[Any, dict]] = { # for an annotation, the option's type, and what more Typer is told
     'int': (int, {}), 'float': (float, {}), 'str': (str, {}), 'bool': (bool, {}),
     'int | None': (int | None, {}), 'float | None': (float | None, {}), 'bool | None': (bool | None, {}),
-    'float | dict[str, float]': (Any, dict(parser=_parts, metavar='NUMBER|PART=NUMBER,...')),
+    'float | dict[str, float]': (Any, dict(parser=_by_part, metavar='NUMBER|PART=NUMBER,...')),
     'str | dict[str, str]': (Any, dict(parser=_words, metavar='NAME|PART=NAME,...')),
     'tuple[float, ...]': (Any, dict(parser=_shares, metavar='SHARES')),
     'tuple[str, str] | None': (Any, dict(parser=_list, metavar='IMAGE,LABEL')),
@@ -275,11 +275,11 @@ def train_(
     with _errors():
         words = dict(task=task, source=source, weights=weights, texts=texts, prompt=prompt, mapping=mapping)
         said = {k for k in settings if getattr(ctx.get_parameter_source(k), 'name', '') == 'COMMANDLINE'}
-        interrupted = _train(words, settings, said, recipe, control, progress, out, overwrite)
+        interrupted = _run_training(words, settings, said, recipe, control, progress, out, overwrite)
         if interrupted: raise KeyboardInterrupt
 
 # %% ../nbs/49_cli.ipynb #fb4ff3bf
-def _train(words, settings, said, recipe, control, progress, out, overwrite) -> bool: # whether somebody stopped it
+def _run_training(words, settings, said, recipe, control, progress, out, overwrite) -> bool: # whether somebody stopped it
     "Build, train, save"
     seed = settings['seed']
     out = out or Path('runs') / '-'.join(map(_slug, (words['task'], words['prompt'], words['mapping'], str(seed))))

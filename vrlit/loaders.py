@@ -142,7 +142,7 @@ def _cached(files: list[_File], size: int | None = None, mode='bilinear', crop=F
     return np.load(file, mmap_mode='r')
 
 # %% ../nbs/05_loaders.ipynb #66857e20
-def _read(parts: dict[str, tuple[list[_File], list[int]]], how: dict, memory: float = SHARE) -> dict[str, Split]:
+def _read_splits(parts: dict[str, tuple[list[_File], list[int]]], how: dict, memory: float = SHARE) -> dict[str, Split]:
     "Splits of {split: (files, labels)}, through one cached file; on disk if that is more than `memory` of what is free"
     parts = {k: pair for k, pair in parts.items() if len(pair[0])}
     images = _cached([f for files, _ in parts.values() for f in files], **how)
@@ -269,7 +269,7 @@ def _items(data) -> tuple:
     paths, y = zip(*sorted((str(p), int(k)) for p, k in pairs))
     return [*map(_path, paths)], list(y)
 
-def _torchvision(name: str, kind: str, splits: dict, root: Path, download: bool) -> _Found:
+def _torchvision_set(name: str, kind: str, splits: dict, root: Path, download: bool) -> _Found:
     from torchvision import datasets
     sets = {part: getattr(datasets, kind)(str(root), download=download, **kw) for part, kw in splits.items()}
     parts = {part: _items(data) for part, data in sets.items()}
@@ -400,7 +400,7 @@ def _named(name: str, root: Path, download: bool) -> _Found:
                            "and the images in {0}/{2}".format(*s.coop))
     try:
         if s.torchvision is None: raise FileNotFoundError('its split file is not there')
-        return _torchvision(name, s.torchvision, s.splits, root, download)
+        return _torchvision_set(name, s.torchvision, s.splits, root, download)
     except (OSError, RuntimeError, ValueError) as e:
         told = f"{name}: cannot be read from root='{root}' ({str(e).rstrip('.')}). Do one of these:"
         raise FileNotFoundError('\n- '.join([told, *ways])) from e
@@ -411,7 +411,7 @@ def _folder(path: Path, columns) -> _Found:
     if len(splits := sorted(path.glob('split_zhou_*.json'))) == 1: return _coop(splits[0])
     return _image_folder(path)
 
-def _find(name, root: Path, seed: int, download: bool, columns) -> _Found:
+def _find_set(name, root: Path, seed: int, download: bool, columns) -> _Found:
     if not isinstance(name, str | Path): return _hugging_face(name, columns)
     name = str(name)
     if name in _BUILT_IN: return _BUILT_IN[name][0](seed)
@@ -450,13 +450,13 @@ def load_task(
                                  columns=columns)
     loaded = (str(name), given) if isinstance(name, str | Path) else None
     root, known = Path(root).expanduser(), name if isinstance(name, str) and name in list_tasks() else None
-    parts, labels, origin = _find(name, root, seed, download, columns)
+    parts, labels, origin = _find_set(name, root, seed, download, columns)
     if isinstance(parts['train'][0], np.ndarray | Tensor):
         splits = {k: Split(x, y) for k, (x, y) in parts.items()}
         if size: splits = {k: Split(resize(s.x, size, mode=mode), s.y) for k, s in splits.items()}
     else:
         how = dict(size=size or (_SETS[known].size if known else None), mode=mode, crop=crop, cache=cache)
-        splits = _read(parts, how, memory)
+        splits = _read_splits(parts, how, memory)
     told = known or (Path(name).stem if isinstance(name, str | Path) else 'dataset')
     val_split = splits.get('val', val) if val else None
     task = make_task(told, splits['train'], splits.get('test'), labels, val_split, seed, origin, known not in _NO_FLIP)

@@ -51,7 +51,7 @@ def from_official(
     prompt: Any = getattr(model, 'prompt', model)
     mapping: Any = getattr(model, 'mapping', None)
     names = _names(prompt)
-    held = checkpoint if isinstance(checkpoint, dict) else _read(Path(checkpoint).expanduser())
+    held = checkpoint if isinstance(checkpoint, dict) else _read_checkpoint(Path(checkpoint).expanduser())
     state = dict(held.get('visual_prompt_dict', held))
     mask = state.pop(names['mask'], None) if 'mask' in names else None
     ours = {theirs: own for own, theirs in names.items()}
@@ -68,7 +68,7 @@ def from_official(
     return model
 
 # %% ../nbs/47_official.ipynb #4c4767a0
-def _read(file):
+def _read_checkpoint(file):
     if not file.is_file(): raise FileNotFoundError(f'checkpoint: there is no file {file}')
     try: held = torch.load(file, map_location='cpu', weights_only=True)
     except Exception as e:

@@ -204,7 +204,7 @@ def _described(model, task, result, config):
 
 def _check_words(model, config, task):
     "The parts, built from the words and given the adapter, compute the same"
-    fresh = _parts(config, model.source, task.labels).load_adapter(model.adapter()).eval()
+    fresh = _built_model(config, model.source, task.labels).load_adapter(model.adapter()).eval()
     x, p, g = task.test[:2][0], next(model.parameters()), torch.Generator().manual_seed(0)
     logits = torch.randn(4, model.mapping.matrix().shape[0], generator=g)
     for what, given in dict(prompt=x.to(p.device), mapping=logits.to(p)).items():
@@ -213,7 +213,7 @@ def _check_words(model, config, task):
         raise ValueError(f'{what}: built from {config[what]!r} it would compute something else; '
                          'keep every argument of its __init__ as an attribute of the same name')
 
-def _parts(config, source, labels):
+def _built_model(config, source, labels):
     "The model that the words tell, untrained"
     S, names = config['S'], (getattr(source, 'labels', []), labels)
     with warnings.catch_warnings():
@@ -333,7 +333,7 @@ def load_run(
     if source is None: source = _load_source(folder, config, labels['source'], device)
     _check_weights(source, config, given)
     adapter = read_weights(folder / 'adapter.safetensors')
-    model = _parts(config, source, labels['target']).load_adapter(adapter)
+    model = _built_model(config, source, labels['target']).load_adapter(adapter)
     result = Result(**{f.name: told[f.name] for f in dataclasses.fields(Result)})
     return Run(folder, model.to(usable_device(device)).eval(), result, config)
 

@@ -216,7 +216,7 @@ def _embedded(arch, weights, file, kwargs):
     return model, known, 'MobileNetV1 0.25' if weights else None
 
 # %% ../nbs/02_sources.ipynb #bbb2c129
-def _find(name, tag=None):
+def _find_builder(name, tag=None):
     "(builder, architecture) of a source name; a tag that only timm has decides for timm"
     if name == 'embedded': return _embedded, name
     import timm, torchvision.models as tv
@@ -254,7 +254,7 @@ def load_source(
         return Source(model, **given)
     is_file = isinstance(weights, Path) or str(weights).endswith(('.safetensors', '.pth', '.pt', '.bin', '.tar'))
     file = Path(str(weights)) if is_file else None
-    build, arch = _find(model, tag=weights if isinstance(weights, str) and not file else None)
+    build, arch = _find_builder(model, tag=weights if isinstance(weights, str) and not file else None)
     state = read_weights(file) if file else None
     net, known, tag = build(arch, True if file else weights, file, kwargs)
     if state is not None: load_weights(net, state, str(file))

@@ -166,7 +166,7 @@ def _epoch(model, split, opts, batch_size, factor, augment, generator, order, ad
 
 # %% ../nbs/40_train.ipynb #4c032930
 @contextmanager
-def _drawn(seed, epoch, device):
+def _seeded(seed, epoch, device):
     "A generator for this epoch; the global ones are seeded as well, and put back afterwards"
     s = random.Random(f'{seed} {epoch}').getrandbits(62)
     with torch.random.fork_rng([device] if device.type == 'cuda' else []):
@@ -308,7 +308,7 @@ def _train(model, task, device, settings, progress, callback):
         for epoch in range(s.epochs):
             factor = lambda share, gamma: lr_factor(s.schedule, epoch + share, s.epochs, s.milestones, gamma)
             start = time.perf_counter()
-            with _drawn(s.seed, epoch, device) as g:
+            with _seeded(s.seed, epoch, device) as g:
                 if s.map_fast and epoch: remapped = _remap(model.mapping, passed)
                 else: remapped = update_mapping(model, task.train, epoch, s.batch_size, counted, g,
                                                 s.map_training and epoch == 0)

@@ -29,7 +29,7 @@ def example_attributes(
     des, dist = (json.loads((folder / f'{name}_{kind}.json').read_text(encoding='utf-8')) for kind in ('des', 'dist'))
     return des, dist
 
-def _read(kind):
+def _read_attributes(kind):
     if isinstance(kind, dict): return kind, 'attributes'
     try: told = json.loads(Path(kind).expanduser().read_text(encoding='utf-8'))
     except FileNotFoundError: raise FileNotFoundError(f'attributes: there is no file {kind}') from None
@@ -58,7 +58,7 @@ def attribute_texts(
 
 def _of_labels(kind, labels, shortest):
     "Checked texts of every label, [K][.]"
-    told, where = _read(kind)
+    told, where = _read_attributes(kind)
     plain = lambda name: str(name).replace('_', ' ').lower()
     known, found = {plain(k): v for k, v in told.items()}, []
     if missing := [k for k in labels if plain(k) not in known]:

@@ -45,10 +45,10 @@ class PromptHistory:
         In bold where the text has another label's name."""
         import matplotlib.pyplot as plt
         if not self.choices: raise ValueError('choices: there are none yet; give this to fit as callback')
-        return _show(plt, torch.stack(self.choices), texts, labels, epochs)
+        return _draw_choices(plt, torch.stack(self.choices), texts, labels, epochs)
 
 # %% ../../nbs/31_text_prompt_selection.ipynb #d8384b19
-def _show(plt, choices, texts, labels, epochs):
+def _draw_choices(plt, choices, texts, labels, epochs):
     E, K = choices.shape
     if K != len(labels) or len(texts) % K:
         raise ValueError(f'labels: expected the {K} that were mapped to {len(texts)} texts, template by template, got {len(labels)}')

@@ -37,7 +37,7 @@ class Watermark(nn.Module):
         self.width, self.r = _width(width, H), Pixels(source)
         mask = torch.ones(1, H, H) # M
         mask[:, self.width:H - self.width, self.width:H - self.width] = 0
-        self.pattern = nn.Parameter(_drawn((len(source.mean), H, H), init, seed)) # delta
+        self.pattern = nn.Parameter(_noise((len(source.mean), H, H), init, seed)) # delta
         self.register_buffer('mask', mask, persistent=False)
 
     def forward(self,
@@ -69,7 +69,7 @@ def _width(width, H):
         raise ValueError(f"width: expected a border of at least 1 pixel, 'narrow', 'medium' or 'full', got {width!r}")
     return named.get(width, width)
 
-def _drawn(shape, std, seed): return std * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+def _noise(shape, std, seed): return std * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 # %% ../../nbs/11_watermark.ipynb #45b992a2
 class Patch(nn.Module):
@@ -96,7 +96,7 @@ class Patch(nn.Module):
         if not 0 < p <= H: raise ValueError(f'side: expected 1 to {H}, the input of {source.name}, got {side}')
         self.side, self.random, self.r = p, random, Pixels(source)
         self.place = ((H - p) // 2,) * 2 if random else (0, 0) # upper left pixel of the patch: row, column
-        self.pattern = nn.Parameter(_drawn((len(source.mean), p, p), init, seed)) # delta
+        self.pattern = nn.Parameter(_noise((len(source.mean), p, p), init, seed)) # delta
 
     def forward(self,
         x: Tensor, # a batch [B, C, ., .]: uint8, or floats in [0, 1]

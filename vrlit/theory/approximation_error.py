@@ -53,7 +53,7 @@ def _factors(delta, prompt):
         raise ValueError(f'into: expected a rank of at least {int((S > 1e-5 * S.amax()).sum(1).max())}, that of the pattern, got {k}')
     prompt.left.copy_(U[..., :k] * S[:, None, :k].sqrt()); prompt.right.copy_(S[:, :k, None].sqrt() * V[:, :k])
 
-def _show(delta, into):
+def _place_pattern(delta, into):
     "The shared pattern `delta` as parameters of `into`; False if no construction is known"
     if isinstance(into, Watermark):
         if (delta * (1 - into.mask)).any():
@@ -81,7 +81,7 @@ def witness(
     and to rounding where a product (ranks, affine), a mean (one channel to three) or a resampling stands in
     between. `ValueError` where no construction is known, and none may exist."""
     known, keeps_pattern = True, isinstance(prompt, SamplePattern) or not isinstance(into, SamplePattern)
-    if (delta := shared_pattern(prompt)) is not None: known = _show(delta, into)
+    if (delta := shared_pattern(prompt)) is not None: known = _place_pattern(delta, into)
     elif isinstance(prompt, SMM) and isinstance(into, SMM) and keeps_pattern: _masks(prompt, into)
     elif isinstance(prompt, Padding) and isinstance(into, (Padding, Scale)) and prompt.inner == into.inner:
         if isinstance(into, Scale): into.scale.fill_(1)
