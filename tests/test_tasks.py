@@ -22,7 +22,7 @@ def noise(path, seed=0, h=20, w=24):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8)).save(path)
 
-def npy(cache): return sorted(p for p in cache.glob('*') if p.suffix != '.key') # all that a load leaves there, but for small notes
+def npy(cache): return sorted(p for p in cache.glob('*') if p.suffix != '.contents') # all that a load leaves there, but for small notes
 
 def sizes(task): return {k: len(s) for k, s in task.splits.items()}
 

@@ -49,6 +49,7 @@ from .controls import compare as compare
 from .controls import constant_images as constant_images
 from .controls import control_model as control_model
 from .controls import random_source as random_source
+from .loaders import is_known_task as is_known_task
 from .loaders import list_tasks as list_tasks
 from .loaders import load_task as load_task
 from .mappings.bayesian import BLM as BLM
@@ -81,6 +82,7 @@ from .official import to_official as to_official
 from .pixels import Pixels as Pixels
 from .pixels import Resized as Resized
 from .pixels import resize as resize
+from .pixels import rgb as rgb
 from .pixels import square as square
 from .pixels import unit as unit
 from .plots import prompted as prompted
