@@ -147,7 +147,7 @@ def test_an_interrupt_before_the_first_epoch_ends_leaves_nothing(folder):
 @pytest.mark.parametrize('args, code, said', [
     (['digts'], 2, "did you mean 'digits'?"),
     (['digits', '--prompt', 'Pading'], 2, "there is no 'Pading'; did you mean 'Padding'?"),
-    (['digits', '--prompt', 'Padding(inner=500)'], 2, 'inner: expected a side from 1 to 96'),
+    (['digits', '--prompt', 'Padding(inner=500)'], 2, 'inner: expected a whole number from 1 to 96, got 500'),
     (['digits', '--prompt', 'Padding(outer=5)'], 2, 'Padding(source'),
     (['digits', '--prompt', 'Padding(inner=__import__("os"))'], 2, '--prompt: expected a name'),
     (['digits', '--prompt', 'os:system'], 2, "there is no 'system'"),

@@ -23,7 +23,7 @@ def configs(tmp_path_factory):
 
 def small(name):
     torch.manual_seed(0)
-    return vr.load_clip('miniature') if name == 'miniature' else vr.load_clip(f'small-{name}')
+    return vr.load_clip('miniature') if name == 'miniature' else vr.load_clip(f'small-{name}', False)
 
 @pytest.mark.parametrize('name', [*CONFIGS, 'miniature'])
 @pytest.mark.parametrize('templates', [['{}'], ['This is a photo of a {}.', 'a drawing of a {}.', 'art of a {}.']], ids=len)

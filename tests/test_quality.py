@@ -52,7 +52,8 @@ def imports():
             private += [f'{name} imports {home}.{a.name}' for a in node.names if a.name.startswith('_')]
     return arrows, private
 
-FLOORS = '''pixels recipes reprogram
+FLOORS = '''checks
+pixels recipes reprogram
 sources augment
 tasks
 loaders prompts
@@ -74,8 +75,8 @@ def test_imports_run_downhill():
     assert not wrong, wrong
     for a, homes in arrows.items():
         known = {room(b) for b in homes}
-        if room(a) == 'prompts': assert known <= {'pixels', 'sources', 'recipes', 'prompts'}, f'{a} knows {known}'
-        if room(a) == 'mappings': assert known <= {'reprogram', 'sources', 'mappings'}, f'{a} knows {known}'
+        if room(a) == 'prompts': assert known <= {'checks', 'pixels', 'sources', 'recipes', 'prompts'}, f'{a} knows {known}'
+        if room(a) == 'mappings': assert known <= {'checks', 'reprogram', 'sources', 'mappings'}, f'{a} knows {known}'
         if room(a) == 'train': assert not known & {'prompts', 'mappings', 'controls'}, f'{a} knows {known}'
 
 def test_a_helper_has_a_name_of_its_own():

@@ -225,7 +225,7 @@ def test_fewer_images_than_shots(pile):
     with pytest.raises(ValueError, match=r"k: expected 40 training images per class, pile has fewer: \{'a': \d+, 'b': \d+\}"): load_task(str(pile), shots=40)
 
 @pytest.mark.parametrize('y, got', [([0., 1.], 'torch.float64'), (['cat', 'dog'], r"\['cat', 'dog'\]"), (np.array(['cat', 'dog'], dtype=object), 'cat'),
-                                    ([True, False], 'torch.bool'), ([[0], [1]], r'\[2, 1\]')])
+                                    ([True, False], 'torch.bool'), ([[0, 1], [1, 0]], r'\[2, 2\]')])
 def test_labels_of_another_kind(y, got):
     with pytest.raises(ValueError, match=f'y: expected integer labels of shape .N., got .*{got}'): make_task('t', (np.zeros((2, 4, 4), np.uint8), y))
 

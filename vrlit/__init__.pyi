@@ -1,6 +1,7 @@
 # Written by .ci/stub.py from nbdev's index.
 from . import augment as augment
 from . import baselines as baselines
+from . import checks as checks
 from . import cli as cli
 from . import clip as clip
 from . import controls as controls
@@ -24,6 +25,14 @@ from .augment import augmentation as augmentation
 from .baselines import features as features
 from .baselines import full_finetuning as full_finetuning
 from .baselines import linear_probe as linear_probe
+from .checks import check_choice as check_choice
+from .checks import check_flag as check_flag
+from .checks import check_names as check_names
+from .checks import check_number as check_number
+from .checks import check_seed as check_seed
+from .checks import check_source as check_source
+from .checks import check_whole as check_whole
+from .checks import what_came as what_came
 from .clip.attributes import AttrVR as AttrVR
 from .clip.attributes import attribute_texts as attribute_texts
 from .clip.attributes import example_attributes as example_attributes
@@ -59,6 +68,7 @@ from .mappings.bayesian import bayesian_weights as bayesian_weights
 from .mappings.counts import LabelCounts as LabelCounts
 from .mappings.counts import MatrixMapping as MatrixMapping
 from .mappings.counts import check_logits as check_logits
+from .mappings.counts import check_sequence as check_sequence
 from .mappings.counts import warn_unseen as warn_unseen
 from .mappings.linear import FullyMap as FullyMap
 from .mappings.linear import Residual as Residual
@@ -122,6 +132,7 @@ from .runs import save_run as save_run
 from .sources import Source as Source
 from .sources import encode_texts as encode_texts
 from .sources import imagenet_labels as imagenet_labels
+from .sources import is_weights_file as is_weights_file
 from .sources import list_sources as list_sources
 from .sources import load_open_clip as load_open_clip
 from .sources import load_source as load_source
@@ -153,8 +164,10 @@ from .theory.mapping_quality import mapping_quality as mapping_quality
 from .theory.mapping_quality import remapping_rate as remapping_rate
 from .theory.mapping_quality import semantic_agreement as semantic_agreement
 from .theory.mapping_quality import show_flow as show_flow
+from .train import Diverged as Diverged
 from .train import Result as Result
 from .train import Score as Score
+from .train import check_model as check_model
 from .train import device_of as device_of
 from .train import eval_mode as eval_mode
 from .train import evaluate as evaluate

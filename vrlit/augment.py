@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .checks import check_flag, check_whole
 from .pixels import resize
 
 # %% ../nbs/04_augment.ipynb #752c8323
@@ -26,6 +27,11 @@ class Augment:
     size: int # of the result
     plus: int = 32 # pixels that the image is resized beyond
     flip: bool = True # mirror half of the images, drawn at random; wrong for digits and signs
+
+    def __post_init__(self):
+        check_whole('size', self.size)
+        check_whole('plus', self.plus, 0)
+        check_flag('flip', self.flip)
 
     def __call__(self,
         x: Tensor, # [B, C, H, W], uint8 or float; it is not changed
@@ -64,6 +70,10 @@ class ResizedCrop:
     torchvision's `RandomResizedCrop`, bicubic."""
     size: int # of the result
     flip: bool = True # mirror half of the images, drawn at random; wrong for digits and signs
+
+    def __post_init__(self):
+        check_whole('size', self.size)
+        check_flag('flip', self.flip)
 
     def __call__(self,
         x: Tensor, # [B, C, H, W], uint8 or float; it is not changed

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .checks import check_seed
 from .reprogram import Reprogrammed
 from .tasks import Split
-from .train import Result, fit
+from .train import Result, check_model, fit
 
 # %% ../nbs/45_controls.ipynb #5ae8a38f
 @contextmanager
@@ -44,7 +45,7 @@ def random_source(
 
     Each tensor is drawn from a normal distribution with its mean and standard deviation; of the old weights nothing
     else is left. Batch norm takes its statistics from `z`."""
-    source, g = copy.deepcopy(source), torch.Generator().manual_seed(seed)
+    source, g = copy.deepcopy(source), torch.Generator().manual_seed(check_seed(seed))
     with torch.no_grad():
         for p in source.parameters(): p.copy_(torch.randn(p.shape, generator=g).to(p) * p.std(correction=0) + p.mean())
         with batch_statistics(source): source(z)
@@ -95,11 +96,15 @@ class Comparison:
         """`(a - a_control) / (a - a_constant)`: the share of what is above chance that a control does not reach.
 
         From test accuracies of the selected epochs; with 'random' it is the source's. Chance is the control 'constant',
-        or 1 / K without it. `KeyError` for a control that was not trained."""
-        of = lambda r: r.selected['test_acc']
-        chance = of(self.controls['constant']) if 'constant' in self.controls else 1 / self.result.task.get('K', 1)
+        or 1 / K without it; what two standard errors of N test images explain is not above it. `ValueError` for a
+        control that was not trained."""
+        if control not in self.controls:
+            raise ValueError(f'control: expected one that was trained ({", ".join(self.controls) or "none"}), got {control!r}')
+        of, task = lambda r: r.selected['test_acc'], self.result.task
+        chance = of(self.controls['constant']) if 'constant' in self.controls else 1 / task.get('K', 1)
+        N = task.get('splits', {}).get('test', {}).get('images', 1)
         a, a_control = of(self.result), of(self.controls[control])
-        return (a - a_control) / (a - chance) if a > chance else None
+        return (a - a_control) / (a - chance) if a - chance > 2 * (chance * (1 - chance) / N) ** .5 else None
 
     def __repr__(self) -> str:
         lines = [repr(self.result)]
@@ -127,6 +132,7 @@ def compare(
     `ValueError` for an unknown control, before anything runs. An interrupt ends it with what is finished; a control
     that diverges or takes too much memory is given up with a warning."""
     names = (controls,) if isinstance(controls, str) else tuple(controls)
+    check_model(model, task)
     _check_controls(names, model)
     initial = model.adapter()
     done = Comparison(fit(model, task, progress=progress, callback=callback, **settings))

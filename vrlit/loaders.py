@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .checks import check_choice, check_flag, check_number, check_seed, check_whole, what_came
 from .pixels import resize, rgb, square
 from .tasks import SHARE, Split, Task, counting_squares, fits_memory, make_task, progress_bar
 
@@ -149,8 +150,6 @@ def _unwritable(folder, e):
 def _cached(files: list[_File], contents: list[str], folder: Path, size: int | None = None, mode: str = 'bilinear',
             crop: bool = False) -> np.ndarray:
     "A map of these images, uint8 [N, 3, size, size], decoded if they are not yet"
-    if mode not in ('bilinear', 'bicubic'): raise ValueError(f"mode: expected 'bilinear' or 'bicubic', got {mode!r}")
-    if size is not None and size < 1: raise ValueError(f'size: expected at least 1 pixel, got {size}')
     name = _hash([*contents, f'{size} {mode} {crop} {_DECODER}'])
     file, own = folder / f'{name}.npy', folder / f'{name}-{getuser()}.npy' # somebody else's may be closed to us
     for kept in file, own:
@@ -371,6 +370,7 @@ def _numbered(found, classes, file: Callable[[str], _File]) -> dict[str, tuple]:
     k = {c: i for i, c in enumerate(classes)}
     return {part: ([file(n) for n, _ in images], [k[c] for _, c in images]) for part, images in found.items()}
 
+# %% ../nbs/05_loaders.ipynb #8190c9b8
 def _below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[str]:
     "All names below, of folders with a slash; links are followed, but for one that leads back up"
     above = (*above, os.path.realpath(folder))
@@ -497,7 +497,10 @@ def is_known_task(
     return isinstance(name, str) and (name in list_tasks() or name.startswith('hf/'))
 
 def _find_set(name, root: Path, seed: int, download: bool, columns) -> _Found:
-    if not isinstance(name, str | Path): return _hugging_face(name, columns)
+    if not isinstance(name, str | Path):
+        if isinstance(name, dict) or hasattr(name, 'features'): return _hugging_face(name, columns)
+        raise TypeError('name: expected a name (list_tasks() has them), a path or a Hugging Face data set, '
+                        f'got {what_came(name)}; make_task(name, (x, y)) takes arrays')
     if isinstance(name, str) and is_known_task(name):
         if os.path.exists(name) and Path(name).resolve() != (root / name).resolve():
             warnings.warn(f'name: {name} is the known task; for the file or folder here write ./{name}', stacklevel=3)
@@ -513,6 +516,22 @@ def _find_set(name, root: Path, seed: int, download: bool, columns) -> _Found:
                      f"Files are looked for here and in root='{str(root).replace(str(Path.home()), '~')}'.")
 
 # %% ../nbs/05_loaders.ipynb #71b569e4
+def _check_how(size, mode, crop, val, shots, seed, memory):
+    if size is not None: check_whole('size', size)
+    check_choice('mode', mode, ('bilinear', 'bicubic'))
+    check_flag('crop', crop)
+    if val is not None and check_number('val', val) >= 1: raise ValueError(f'val: expected a share below 1, got {val}')
+    if shots is not None: check_whole('shots', shots)
+    check_seed(seed)
+    check_number('memory', memory, 0, 1)
+
+def _array_splits(parts, how, cache, memory, twins):
+    "Splits of {split: (images, labels)}"
+    splits = {k: Split(x, y) for k, (x, y) in parts.items()}
+    if twins: _warn_of_twins({k: [_digest(x.numpy().tobytes()) for x in s.x] for k, s in splits.items()})
+    if how['size'] is None: return splits
+    return {k: Split(resize(s.x, how['size'], mode=how['mode']), s.y) for k, s in splits.items()}
+
 def _with_test(parts: dict[str, tuple], val_as_test: bool | None, name) -> dict[str, tuple]:
     "The splits as they are to be used, where the set brings train and val alone"
     if 'val' not in parts or 'test' in parts:
@@ -549,16 +568,12 @@ def load_task(
     given: dict[str, Any] = dict(root=str(root), size=size, mode=mode, crop=crop, val=val, shots=shots, seed=seed,
                                  columns=columns) | ({} if val_as_test is None else dict(val_as_test=val_as_test))
     loaded = (str(name), given) if isinstance(name, str | Path) else None
+    _check_how(size, mode, crop, val, shots, seed, memory)
     root, known = Path(root).expanduser(), name if is_known_task(name) and name in list_tasks() else None
     parts, labels, origin = _find_set(name, root, seed, download, columns)
-    parts = _with_test(parts, val_as_test, name)
-    if isinstance(parts['train'][0], np.ndarray | Tensor):
-        splits = {k: Split(x, y) for k, (x, y) in parts.items()}
-        if not known: _warn_of_twins({k: [_digest(x.numpy().tobytes()) for x in s.x] for k, s in splits.items()})
-        if size: splits = {k: Split(resize(s.x, size, mode=mode), s.y) for k, s in splits.items()}
-    else:
-        how = dict(size=size or (_SETS[known].size if known else None), mode=mode, crop=crop)
-        splits = _read_splits(parts, how, cache, memory, twins=not known)
+    how = dict(size=size or (_SETS[known].size if known in _SETS else None), mode=mode, crop=crop)
+    read = _array_splits if isinstance(parts['train'][0], np.ndarray | Tensor) else _read_splits
+    splits = read(_with_test(parts, val_as_test, name), how, cache, memory, twins=not known)
     told = known or (Path(name).stem if isinstance(name, str | Path) else 'dataset')
     val_split = splits.get('val', val) if val else None
     task = make_task(told, splits['train'], splits.get('test'), labels, val_split, seed, origin, known not in _NO_FLIP)

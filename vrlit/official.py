@@ -85,6 +85,7 @@ def _check(prompt, state, mask):
         raise ValueError(f'checkpoint: {type(prompt).__name__} does not know {unknown[:4]}')
     wrong = [f'{k} is {list(state[k].shape)}, expected {list(v.shape)}'
              for k, v in own.items() if state[k].shape != v.shape]
+    wrong += [f'{k} has values that are no numbers' for k in own if not state[k].isfinite().all()]
     if wrong: raise ValueError(f'checkpoint: it does not fit; {"; ".join(wrong[:4])}')
     if mask is None: return
     theirs, ours = mask.to(prompt.mask).broadcast_to(own['pattern'].shape), prompt.mask.expand_as(own['pattern'])

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from .checks import check_choice, check_source, check_whole
+
 # %% ../nbs/01_pixels.ipynb #37c28006
 def unit(
     x: Tensor, # uint8 pixels, or floats that are in [0, 1] already
@@ -70,7 +72,8 @@ def resize(
 
     `ValueError` for another shape, dtype or mode."""
     if x.ndim != 4: raise ValueError(f'x: expected a batch [B, C, H, W], got {list(x.shape)}')
-    if mode not in _FILTERS: raise ValueError(f"mode: expected 'bilinear' or 'bicubic', got {mode!r}")
+    check_choice('mode', mode, _FILTERS)
+    check_whole('size', size)
     if x.shape[-2:] == (size, size): return x
     if x.dtype != torch.uint8 and not x.is_floating_point():
         raise ValueError(f'x: expected uint8 pixels, or floating in [0, 1], got {x.dtype}')
@@ -120,9 +123,28 @@ def square(
     crop: bool = False, # resize the shorter side and cut the middle out, as CLIP, instead of squashing, as the papers
 ) -> Image.Image: # size x size
     "A picture as a square, by PIL's filters."
+    check_choice('mode', mode, _FILTERS)
+    check_whole('size', size)
     if not crop: return image.resize((size, size), Image.Resampling[mode.upper()])
     from torchvision.transforms import InterpolationMode, functional as T
     return T.center_crop(T.resize(image, size, InterpolationMode(mode)), size)
+
+# %% ../nbs/01_pixels.ipynb #994bdbc2
+def _check_unit(x, least, most):
+    "Raise for floats beyond; where a model is traced there are no values to look at"
+    if not x.is_floating_point() or not x.numel() or torch.compiler.is_compiling(): return
+    low, high = x.detach().aminmax()
+    if least <= low and high <= most: return
+    raise ValueError(f'x: expected floats in [0, 1], got values from {low:.3g} to {high:.3g}; x / 255 where they are bytes')
+
+def _channels(x, C):
+    "A batch in C channels: grey as three alike, colours as PIL's grey"
+    if x.shape[1] == C: return x
+    if x.shape[1] == 1: return x.expand(-1, C, -1, -1)
+    if (x.shape[1], C) != (3, 1): raise ValueError(f'x: expected images of {C} channels or 1, got {x.shape[1]}')
+    weights = torch.tensor([19595, 38470, 7471], device=x.device)[:, None, None]
+    if x.is_floating_point(): return (x * (weights / 65536).to(x)).sum(1, keepdim=True)
+    return ((x * weights).sum(1, keepdim=True) + 32768 >> 16).byte()
 
 # %% ../nbs/01_pixels.ipynb #a3de3e82
 class Pixels(nn.Module):
@@ -140,14 +162,21 @@ class Pixels(nn.Module):
         mode: str = 'bilinear', # or 'bicubic'
     ):
         super().__init__()
-        self.size, self.mode = source.size if size is None else size, mode
-        for k in 'mean', 'std': self.register_buffer(k, getattr(source, k).clone(), persistent=False)
+        check_source(source)
+        self.size = source.size if size is None else check_whole('size', size)
+        self.mode = check_choice('mode', mode, _FILTERS)
+        for k in 'mean', 'std': self.register_buffer(k, getattr(source, k).clone().float(), persistent=False)
+        normalises = self.mean.any() or (self.std != 1).any() # else pixels may be of any kind, but for bytes
+        self.range = (-.01, 1.01) if normalises else (-30, 30) # of floats, rounding allowed for
 
     def forward(self,
-        x: Tensor, # a batch [B, C, ., .]: uint8, or floats in [0, 1]
+        x: Tensor, # a batch [B, 3 or 1, ., .]: uint8, or floats in [0, 1]
     ) -> Tensor: # [B, C, h, h], in [0, 1]
-        "`r(x)`: resized unless it is that size already."
-        z = unit(resize(x, self.size, mode=self.mode), self.mean.dtype)
+        """`r(x)`: resized unless it is that size already, and in the source's channels.
+
+        `ValueError` for floats that are not in [0, 1]."""
+        _check_unit(x, *self.range)
+        z = unit(_channels(resize(x, self.size, mode=self.mode), len(self.mean)), self.mean.dtype)
         return z.clamp(0, 1) if self.mode == 'bicubic' else z # the cubic curve goes beyond
 
     def normalise(self,

@@ -11,6 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from .checks import what_came
+
 # %% ../nbs/00_reprogram.ipynb #ed66231b
 class Frozen(nn.Module):
     "A module that never learns: its parameters get no gradient, and it stays in eval mode whatever is called above it."
@@ -18,6 +20,7 @@ class Frozen(nn.Module):
         model: nn.Module, # frozen in place: `f_pre`
     ):
         super().__init__()
+        _check_module('model', model)
         self.model = model
         self.train().requires_grad_()
 
@@ -33,7 +36,17 @@ class Frozen(nn.Module):
         "`f_pre(x)`; the gradient flows through to `x`."
         if any(m.training for m in self.model.modules()) or any(p.requires_grad for p in self.model.parameters()):
             self.train().requires_grad_() # somebody reached around us
-        return self.model(x)
+        return _in_its_dtype(self.model, x)
+
+def _check_module(name, part):
+    if not isinstance(part, nn.Module):
+        raise TypeError(f'{name}: expected an nn.Module, got {what_came(part)}')
+
+def _in_its_dtype(model, x):
+    "`model(x)`: a source in half precision computes so, and nothing else has to"
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    if dtype is None or not isinstance(x, Tensor) or x.dtype == dtype or not x.is_floating_point(): return model(x)
+    return model(x.to(dtype)).to(x.dtype)
 
 # %% ../nbs/00_reprogram.ipynb #00c0de01
 @runtime_checkable
@@ -83,7 +96,7 @@ class Reprogrammed(nn.Module):
         labels: list[str] | None = None, # K names of the target labels; `fit` fills them in
     ):
         super().__init__()
-        for name, part in dict(prompt=prompt, source=source, mapping=mapping).items(): _check_module(name, part)
+        _check_parts_of(prompt, source, mapping)
         self.prompt, self.mapping, self.labels = prompt, mapping, labels
         self.source = source if isinstance(source, Frozen) else Frozen(source)
 
@@ -107,10 +120,10 @@ class Reprogrammed(nn.Module):
     def _repr_html_(self) -> str: return _model_table(self)
 
 # %% ../nbs/00_reprogram.ipynb #9b6a90f1
-def _check_module(name, part):
-    if not isinstance(part, nn.Module):
-        hint = f'; did you forget the parentheses of {part.__name__}()?' if isinstance(part, type) else ''
-        raise TypeError(f'{name}: expected an nn.Module, got {type(part).__name__}{hint}')
+def _check_parts_of(prompt, source, mapping):
+    for name, part in dict(prompt=prompt, source=source, mapping=mapping).items(): _check_module(name, part)
+    if isinstance(prompt, Frozen) and not isinstance(source, Frozen):
+        raise TypeError("prompt: expected a prompt, source: expected a source; got them in each other's place")
 
 def _load_adapter(model, state):
     own = model.adapter()
@@ -119,8 +132,12 @@ def _load_adapter(model, state):
         raise ValueError(f'state: expected the keys {sorted(own)}; missing {missing}, unknown {foreign}')
     wrong = [f'{k}: expected {list(v.shape)}, got {list(state[k].shape)}'
              for k, v in own.items() if v.shape != state[k].shape]
+    wrong += [f'{k}: has values that are no numbers' for k in own if not state[k].isfinite().all()]
     if wrong: raise ValueError(f'state: does not fit this model; {"; ".join(wrong)}')
-    model.load_state_dict(state, strict=False)
+    try: model.load_state_dict(state, strict=False)
+    except ValueError: # of a part that knows more about its state
+        model.load_state_dict(own, strict=False)
+        raise
     return model
 
 # %% ../nbs/00_reprogram.ipynb #466919c8

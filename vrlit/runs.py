@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from . import __version__
+from .checks import what_came
 from .clip.attributes import attribute_texts
 from .clip.decoupled import DecoupledSource
 from .clip.text_prompts import text_prompts
@@ -30,7 +31,7 @@ from .plots import prompted, show
 from .reprogram import Reprogrammed
 from .sources import Source, load_source, read_weights, weights_sha256
 from .tasks import Task
-from .train import Result, usable_device
+from .train import Result, check_model, usable_device
 
 # %% ../nbs/44_runs.ipynb #f04f460d
 def _classes(*prefixes) -> dict[str, type]:
@@ -140,7 +141,7 @@ def build_source(
     "A source by name, as on the command line. Errors as `load_source` and `load_clip`."
     name, kwargs, _ = read_part(text, 'source')
     if name.startswith('clip/'):
-        if weights: kwargs['pretrained'] = weights
+        if weights is not None: kwargs['pretrained'] = weights
         return _text_source(name[5:], texts, list(labels), seed, device, **kwargs)
     if texts is not None: raise ValueError(f'--texts: only a source such as clip/ViT-B-32 reads texts, got {text!r}')
     if weights is not None: kwargs['weights'] = weights
@@ -237,6 +238,9 @@ def save_run(
     `ValueError` if the folder is there, or if prompt or mapping cannot be built again from their attributes."""
     folder = Path(folder).expanduser()
     check_folder(folder, overwrite)
+    if not isinstance(result, (Result, Comparison)):
+        raise TypeError(f'result: expected what fit or compare gave, got {what_came(result)}')
+    check_model(model, task)
     compared = result if isinstance(result, Comparison) else Comparison(result)
     told = _described(model, task, compared.result, dict(S=model.mapping.matrix().shape[0]) | (config or {}))
     if not config: _check_words(model, told, task)
@@ -274,7 +278,8 @@ def _write_pictures(folder, model, task, result):
     from PIL import Image
     if not isinstance(model.source, Source): return # of a source of one's own nobody knows what its input looks like
     empty = prompted(model, torch.full((1, 3, task.size, task.size), 128, dtype=torch.uint8))[0]
-    Image.fromarray((empty * 255).round().byte().permute(1, 2, 0).numpy()).save(folder / 'pattern.png')
+    rgb = (empty * 255).round().byte().expand(3, -1, -1).permute(1, 2, 0)
+    Image.fromarray(rgb.numpy()).save(folder / 'pattern.png')
     wide = Figure(figsize=(1.15 * (1 + min(10, task.K)), 1.75), layout='constrained')
     show(model, task, figure=wide).savefig(folder / 'examples.png', dpi=110)
     result.plot(Figure(figsize=(10, 2.4), layout='constrained')).savefig(folder / 'curves.png', dpi=100)
@@ -334,7 +339,7 @@ def load_run(
     _check_weights(source, config, given)
     adapter = read_weights(folder / 'adapter.safetensors')
     model = _built_model(config, source, labels['target']).load_adapter(adapter)
-    result = Result(**{f.name: told[f.name] for f in dataclasses.fields(Result)})
+    result = Result(**{f.name: told[f.name] for f in dataclasses.fields(Result) if f.name in told})
     return Run(folder, model.to(usable_device(device)).eval(), result, config)
 
 def _read_json(folder, name):

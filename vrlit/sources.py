@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'Source', 'read_weights', 'load_weights', 'imagenet_labels', 'list_sources',
-           'load_source', 'weights_sha256', 'load_open_clip', 'read_texts', 'encode_texts', 'text_encoder']
+           'is_weights_file', 'load_source', 'weights_sha256', 'load_open_clip', 'read_texts', 'encode_texts',
+           'text_encoder']
 
 # %% ../nbs/02_sources.ipynb #7398ad01
 import difflib
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import check_names, check_number, check_whole, what_came
 from .reprogram import Frozen
 
 # %% ../nbs/02_sources.ipynb #228660ba
@@ -41,14 +43,16 @@ def _count_labels(source):
 def _label_names(source, labels):
     S = _count_labels(source)
     if labels is None: return [f'source label {s}' for s in range(S)]
-    if len(labels) != S:
-        raise ValueError(f'labels: expected {S} names, one per logit of {source.name}, got {len(labels)}')
-    return list(labels)
+    names = check_names('labels', labels)
+    if len(names) != S:
+        raise ValueError(f'labels: expected {S} names, one per logit of {source.name}, got {len(names)}')
+    return names
 
-def _per_channel(values):
-    "[C, 1, 1]; one number is that of three channels"
-    v = torch.as_tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
-    return v.expand(3, 1, 1).clone() if len(v) == 1 else v
+def _per_channel(what, values):
+    "[C, 1, 1]; one number is that of three channels, a list of one number that of one"
+    numbers = [values] * 3 if isinstance(values, (int, float)) else torch.as_tensor(values).flatten().tolist()
+    low = 1e-6 if what == 'std' else None
+    return torch.tensor([check_number(what, v, low) for v in numbers], dtype=torch.float32).view(-1, 1, 1)
 
 # %% ../nbs/02_sources.ipynb #7170ffe8
 class Source(Frozen):
@@ -63,14 +67,15 @@ class Source(Frozen):
         model: nn.Module, # normalised images [B, C, size, size] -> logits [B, S]; frozen in place
         *,
         size: int = 224, # side of its input, in pixels
-        mean: tuple[float, ...] | float = IMAGENET_MEAN, # per channel, of images in [0, 1]
+        mean: tuple[float, ...] | float = IMAGENET_MEAN, # per channel, of images in [0, 1]; a number is that of three
         std: tuple[float, ...] | float = IMAGENET_STD, # per channel
         labels: list[str] | None = None, # the S source label names; None: 'source label 0', ...
         name: str | None = None, # for tables; None: the class of `model`
     ):
         super().__init__(model)
-        self.size, self.name = size, name or type(model).__name__
-        for k, v in dict(mean=mean, std=std).items(): self.register_buffer(k, _per_channel(v), persistent=False)
+        self.size, self.name = check_whole('size', size), name or type(model).__name__
+        for k, v in dict(mean=mean, std=std).items(): self.register_buffer(k, _per_channel(k, v), persistent=False)
+        if len(self.mean) != len(self.std): raise ValueError(f'std: expected {len(self.mean)} numbers, got {std}')
         self.labels = _label_names(self, labels)
 
     @property
@@ -123,6 +128,8 @@ def read_weights(
         if isinstance(state, dict) and isinstance(state.get(key), dict): state = state[key]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f'weights: expected a state dict of tensors in {file}, got {type(state).__name__}')
+    if broken := [k for k, v in state.items() if v.isnan().any()]:
+        raise ValueError(f'weights: {file} has values that are no numbers, in {", ".join(map(str, broken[:4]))}')
     return {k.removeprefix('module.'): v for k, v in state.items()}
 
 def load_weights(
@@ -194,6 +201,8 @@ def _timm(arch, weights, file, kwargs):
     known = timm.list_pretrained(f'{arch}.*')
     if tag and name not in known:
         raise ValueError(f'weights: expected a file or one of {", ".join(known)}, got {tag!r}')
+    if weights and not file and not known:
+        raise ValueError(f'weights: timm has none for {arch}; pass a file, or weights=False for random ones')
     try: model = timm.create_model(name, pretrained=bool(weights) and not file, **kwargs)
     except OSError as e:
         cfg = timm.models.get_pretrained_cfg(name)
@@ -202,7 +211,9 @@ def _timm(arch, weights, file, kwargs):
     data, subset = resolve_data_config(model=model), infer_imagenet_subset(model)
     labels = (None if not subset else imagenet_labels() if subset == 'imagenet-1k' else
               ImageNetInfo(subset).label_descriptions())
-    known = dict(size=data['input_size'][-1], mean=data['mean'], std=data['std'], labels=labels)
+    grey = kwargs.get('in_chans') == 1
+    mean, std = ((sum(v) / len(v),) if grey else v for v in (data['mean'], data['std']))
+    known = dict(size=data['input_size'][-1], mean=mean, std=std, labels=labels)
     return model, known, model.pretrained_cfg.get('tag')
 
 # %% ../nbs/02_sources.ipynb #a74e0920
@@ -231,6 +242,13 @@ def _find_builder(name, tag=None):
                      "list_sources('*resnet*') lists names; an nn.Module of your own works too.")
 
 # %% ../nbs/02_sources.ipynb #16bce176
+def is_weights_file(
+    weights: Any, # what `load_source` is given
+) -> bool:
+    "Whether this means a file: a `Path`, or a text that ends as files of weights do. Else it is a tag."
+    return isinstance(weights, Path) or str(weights).endswith(('.safetensors', '.pth', '.pt', '.bin', '.tar'))
+
+# %% ../nbs/02_sources.ipynb #8e34ef9b
 def load_source(
     model: str | nn.Module = 'embedded', # a name (see `list_sources`), or any classifier of your own
     weights: str | Path | bool = True, # True: the library's default; a tag ('IMAGENET1K_V1'); a local file; False: random
@@ -241,19 +259,21 @@ def load_source(
     labels: list[str] | None = None, # source label names; None: as the library says
     **kwargs, # to the architecture, e.g. pad_type='same', num_classes=20
 ) -> Source:
-    """A frozen source model by name, from a file, or your own.
+    """A frozen source model by name, from a file, or your own. Its weights are random only where weights=False says so.
 
     `ValueError` for an unknown name or weights that do not fit, `FileNotFoundError` for a missing file, and
     `ConnectionError`, which says what to fetch, where weights cannot be downloaded."""
     asked: dict[str, Any] = dict(size=size, mean=mean, std=std, labels=labels)
     given = {k: v for k, v in asked.items() if v is not None}
+    if weights is None or not isinstance(weights, (str, Path, bool)):
+        raise ValueError(f'weights: expected True, a tag, a file, or False for random ones, got {weights!r}')
     if isinstance(model, nn.Module):
         if kwargs:
             raise ValueError(f'{", ".join(kwargs)}: arguments for an architecture given by name; yours is already built')
         if isinstance(weights, (str, Path)): load_weights(model, read_weights(weights), weights)
         return Source(model, **given)
-    is_file = isinstance(weights, Path) or str(weights).endswith(('.safetensors', '.pth', '.pt', '.bin', '.tar'))
-    file = Path(str(weights)) if is_file else None
+    if not isinstance(model, str): raise TypeError(f'model: expected a name or an nn.Module, got {what_came(model)}')
+    file = Path(str(weights)) if is_weights_file(weights) else None
     build, arch = _find_builder(model, tag=weights if isinstance(weights, str) and not file else None)
     state = read_weights(file) if file else None
     net, known, tag = build(arch, True if file else weights, file, kwargs)
@@ -279,7 +299,7 @@ def weights_sha256(
 # %% ../nbs/02_sources.ipynb #02c0de02
 def load_open_clip(
     architecture: str, # of open_clip, such as 'ViT-B-32'
-    pretrained: str | Path | None, # a tag, such as 'openai', or a file of weights; None: random
+    pretrained: str | Path | bool | None, # a tag, or a file of weights; None: OpenAI's, where there are some; False: random
     device: torch.device | str = 'cpu',
     **kwargs, # to open_clip's `create_model`
 ) -> tuple[nn.Module, Callable[..., Tensor]]: # model, and tokenizer: (texts, context_length=L) -> int64 [n, L]
@@ -288,7 +308,8 @@ def load_open_clip(
     `ValueError` for an unknown architecture or weights that do not fit, `ConnectionError` if they cannot be
     downloaded."""
     import open_clip
-    known = open_clip.get_pretrained_cfg(architecture, str(pretrained)) if pretrained else None
+    pretrained = _clip_weights(architecture, pretrained)
+    known = open_clip.get_pretrained_cfg(architecture, pretrained) if pretrained else None
     if known: kwargs = dict(force_quick_gelu=known.get('quick_gelu', False)) | kwargs
     try:
         model = open_clip.create_model(architecture, pretrained=pretrained, device=device, **kwargs)
@@ -297,6 +318,18 @@ def load_open_clip(
         kind = ConnectionError if 'download' in str(e) else ValueError
         raise kind(f'CLIP: {architecture!r} with weights {pretrained!r} cannot be had ({str(e).partition(". ")[0][:200]}); '
                    'open_clip.list_pretrained() lists both, and a file of weights will do') from e
+
+def _clip_weights(architecture, pretrained) -> str | None:
+    "The tag or file, as open_clip takes it; random weights are only had by asking for them"
+    if pretrained is False: return None
+    if isinstance(pretrained, (str, Path)) and str(pretrained): return str(pretrained)
+    if ':' in architecture: return None # hf-hub:... brings its own
+    from open_clip import list_pretrained_tags_by_model
+    tags = list_pretrained_tags_by_model(architecture)
+    if 'openai' in tags and pretrained in (None, True): return 'openai'
+    few = ', '.join(tags[:6]) + ', ...' * (len(tags) > 6)
+    raise ValueError(f'pretrained: {architecture} has {few or "no published weights"}; name one, or a file of weights, '
+                     'or pass pretrained=False for random weights')
 
 # %% ../nbs/02_sources.ipynb #02c0de04
 def read_texts(
@@ -331,7 +364,7 @@ def encode_texts(
 
 def text_encoder(
     architecture: str = 'ViT-B-32', # of open_clip
-    pretrained: str | None = 'openai', # a tag, or a file of weights; None: random
+    pretrained: str | bool | None = None, # a tag, or a file of weights; None: OpenAI's, where there are some; False: random
     batch_size: int = 256,
     device: torch.device | str = 'cpu',
 ) -> Callable[[list[str]], Tensor]: # texts -> embeddings [n, D]

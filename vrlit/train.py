@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'lr_factor', 'make_optimizers', 'Score', 'eval_mode', 'device_of', 'evaluate', 'update_mapping',
-           'Result', 'usable_device', 'fit']
+           'Result', 'check_model', 'usable_device', 'Diverged', 'fit']
 
 # %% ../nbs/40_train.ipynb #e91f4617
 import base64, io, math, random, time, warnings
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
+from numbers import Real
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from .augment import augmentation
+from .checks import check_choice, check_flag, check_number, check_seed, check_whole, what_came
 from .reprogram import Reprogrammed
 from .tasks import Split, Task, batches, progress_bar
 
@@ -31,7 +33,7 @@ def lr_factor(
     gamma: float = .1, # of 'multistep': what it is multiplied by there
 ) -> float:
     "What the learning rate is multiplied by. `ValueError` for an unknown schedule."
-    if schedule == 'multistep': return gamma ** sum(int(t) >= int(m * epochs) for m in milestones)
+    if schedule == 'multistep': return gamma ** sum(int(t) >= int(m * epochs + 1e-9) for m in milestones) # .29 of 100 is 29
     if schedule == 'cosine': return (1 + math.cos(math.pi * t / epochs)) / 2
     if schedule == 'cosine-epoch': return (1 + math.cos(math.pi * int(t) / epochs)) / 2
     if schedule == 'constant': return 1.
@@ -58,11 +60,13 @@ def make_optimizers(
     groups: dict[str, list[dict]] = {}
     for name, p in trained.items():
         kind, base, decay, g = (_of(value, name, what) for what, value in asked.items())
-        if kind not in OPTIMIZERS: raise ValueError(f'optimizer: expected one of {", ".join(OPTIMIZERS)}, got {kind!r}')
+        check_choice('optimizer', kind, OPTIMIZERS)
+        for what, v in dict(lr=base, weight_decay=decay, gamma=g).items(): check_number(what, v)
         groups.setdefault(kind, []).append(dict(params=[p], lr=base, base=base, weight_decay=decay, gamma=g))
     more: dict[str, Any] = dict(sgd=dict(momentum=momentum))
     return [OPTIMIZERS[kind](rows, **more.get(kind, {})) for kind, rows in groups.items()]
 
+# %% ../nbs/40_train.ipynb #5906e0ad
 def _means(part, name): return f'.{part}.' in f'.{name}.'
 
 def _check_parts(value, trained, what):
@@ -181,6 +185,7 @@ class Result:
     model: str = '' # mapping, source and prompt, by name
     task: dict = field(default_factory=dict) # `task.record()`: where the images came from, their number, their labels' hash
     interrupted: bool = False # whether somebody stopped it before the last epoch
+    diverged: str | None = None # what ended it, if its loss was no number any more
     log: list[dict] = field(default_factory=list) # per epoch: lr, losses, accuracies, re-mapped labels, seconds
     losses: list[float] = field(default_factory=list) # per step
 
@@ -212,7 +217,8 @@ class Result:
 
 # %% ../nbs/40_train.ipynb #de8c4b1a
 def _result_text(result):
-    stopped, seconds = ', interrupted' * result.interrupted, sum(row['seconds'] for row in result.log)
+    stopped = ', interrupted' * result.interrupted + ', then it diverged' * bool(result.diverged)
+    seconds = sum(row['seconds'] for row in result.log)
     lines = [f'{len(result.log)} epochs{stopped}, seed {result.settings["seed"]}, {seconds:.1f} s']
     for name in 'last', 'selected', 'test_best':
         row = getattr(result, name)
@@ -239,25 +245,46 @@ def _result_html(result):
             f'<img style="max-width:100%" src="data:image/png;base64,{png}" alt="curves by epoch">')
 
 # %% ../nbs/40_train.ipynb #6bce7a5e
-def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, keep, **_):
+def check_model(
+    model: Any, # should be a Reprogrammed
+    task: Any, # should be a task for it
+) -> None:
+    "Raise what `fit` raises where they are something else, or do not fit each other."
+    if not isinstance(model, Reprogrammed):
+        raise TypeError(f'model: expected a Reprogrammed(prompt, source, mapping), got {what_came(model)}')
+    if not all(hasattr(task, k) for k in ('labels', 'K', 'train', 'val', 'test')):
+        raise TypeError(f"task: expected a task, as load_task('digits') or make_task(...) gives, got {what_came(task)}")
+    low = [f'{k} ({p.dtype})' for k, p in model.trained().items() if p.dtype not in (torch.float32, torch.float64)]
+    if low:
+        raise ValueError(f'model: what learns needs single precision, or its steps are rounded away, got {", ".join(low[:3])}; '
+                         'model.float() makes it so, and model.source.half() alone is fine')
     S, K = model.mapping.matrix().shape
     name, of = type(model.mapping).__name__, getattr(model.source, 'S', S)
     fits = f'{name}(source.S, task.K) fits both'
     if K != task.K: raise ValueError(f'mapping: {name} gives {K} target labels, the task has {task.K}; {fits}')
     if of != S: raise ValueError(f'mapping: {name} expects {S} source labels, the source has {of}; {fits}')
-    for what, v in dict(epochs=epochs, batch_size=batch_size).items():
-        if v < 1: raise ValueError(f'{what}: expected at least 1, got {v}')
-    if not all(0 <= m <= 1 for m in milestones):
-        raise ValueError(f'milestones: expected shares of the epochs in 0..1, got {milestones}')
-    if keep not in ('selected', 'last'): raise ValueError(f"keep: expected 'selected' or 'last', got {keep!r}")
+
+# %% ../nbs/40_train.ipynb #52df4606
+def _check_fit(*, epochs, batch_size, schedule, milestones, momentum, keep, seed, flip, augment, **settings):
+    for what, v in dict(epochs=epochs, batch_size=batch_size).items(): check_whole(what, v)
+    if not isinstance(milestones, (tuple, list)) or not all(isinstance(m, Real) and 0 <= m <= 1 for m in milestones):
+        raise ValueError(f'milestones: expected shares of the epochs in 0..1, got {milestones!r}')
+    if check_number('momentum', momentum, 0, 1) == 1: raise ValueError('momentum: expected a number below 1, got 1')
+    check_choice('keep', keep, ('selected', 'last'))
+    check_seed(seed)
+    if flip is not None: check_flag('flip', flip)
+    for what in ('shuffle', 'map_augmented', 'map_training', 'map_fast'): check_flag(what, settings[what])
+    if not (augment is None or isinstance(augment, str) or callable(augment)):
+        raise ValueError(f'augment: expected a text such as +32, or a function of a batch, got {augment!r}')
     lr_factor(schedule, 0, 1)
 
 def usable_device(
     device: torch.device | str | None = None, # None: a CUDA device if there is one
 ) -> torch.device:
     "The device. `ValueError` if it cannot be used here."
-    try: return torch.empty(0, device=device or ('cuda' if torch.cuda.is_available() else 'cpu')).device
-    except (RuntimeError, AssertionError) as e:
+    if device is None: device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    try: return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as e:
         raise ValueError(f'device: {device!r} cannot be used here ({str(e).splitlines()[0]})') from None
 
 # %% ../nbs/40_train.ipynb #d1e58768
@@ -269,10 +296,18 @@ def _change(augment, flip, model, task):
     return augmentation(augment, size, getattr(task, 'flip', True) if flip is None else flip)
 
 # %% ../nbs/40_train.ipynb #0e7aefc5
+class Diverged(FloatingPointError):
+    "The loss is no number any more. `result` is that of the epochs before, and the model is what they left."
+    result: Result
+
 @contextmanager
-def _stoppable(model, result, held):
-    "An interrupt ends the training, as if the last finished epoch had been the last"
+def _stoppable(model, result, held, keep):
+    "An interrupt or a divergence ends the training, as if the last finished epoch had been the last"
     try: yield
+    except Diverged as e:
+        e.result, result.diverged = result, str(e)
+        model.load_adapter(held[keep]).eval()
+        raise
     except KeyboardInterrupt:
         if not result.log:
             model.load_adapter(held['last']).eval()
@@ -281,19 +316,23 @@ def _stoppable(model, result, held):
         warnings.warn(f'interrupted after {len(result.log)} of {result.settings["epochs"]} epochs; '
                       'the result and the model are those of the epochs that were finished', stacklevel=5)
 
-def _check_finite(losses, epoch, model, good):
+def _check_finite(losses, epoch, where='step'):
     if losses.isfinite().all(): return
-    step = int((~losses.isfinite()).nonzero()[0])
-    model.load_adapter(good)
-    raise FloatingPointError(f'the loss became {losses[step].item()} at epoch {epoch}, step {step}; a lower lr may help. '
-                             f'The model is back at the beginning of epoch {epoch}')
+    i = int((~losses.isfinite()).nonzero()[0])
+    at = f'step {i}' if where == 'step' else where
+    back = f'the model is what the {epoch} before left' if epoch else 'the model is as it was'
+    raise Diverged(f'the loss became {losses[i].item()} at epoch {epoch}, {at}; a lower lr may help; {back}')
 
 def _row(model, task, epoch, opts, losses, train_acc, remapped):
-    "An epoch's row of the log"
+    "An epoch's row of the log. The last step may have been the one too many, so what came of it is looked at, too"
     val = evaluate(model, task.val) if task.val is not None else Score(None, None)
+    test = evaluate(model, task.test)
+    after = [score.loss for score in (val, test) if score.loss is not None]
+    after += [p.detach().sum() for p in model.trained().values()]
+    _check_finite(torch.tensor(after), epoch, 'after its last step')
     lr = max(g['lr'] for opt in opts for g in opt.param_groups)
     return dict(epoch=epoch, lr=lr, loss=losses.mean().item(), train_acc=train_acc, val_loss=val.loss,
-                val_acc=val.accuracy, test_acc=evaluate(model, task.test).accuracy, remapped=remapped)
+                val_acc=val.accuracy, test_acc=test.accuracy, remapped=remapped)
 
 # %% ../nbs/40_train.ipynb #f153ad19
 def _train(model, task, device, settings, progress, callback):
@@ -304,7 +343,7 @@ def _train(model, task, device, settings, progress, callback):
     result = Result(settings, str(model), task.record() if hasattr(task, 'record') else {})
     held, passed = dict.fromkeys(('last', 'selected'), model.adapter()), None
     bar = progress_bar(total=s.epochs * len(task.train), unit=' images', unit_scale=True, disable=not progress)
-    with bar, _stoppable(model, result, held):
+    with bar, _stoppable(model, result, held, s.keep):
         for epoch in range(s.epochs):
             factor = lambda share, gamma: lr_factor(s.schedule, epoch + share, s.epochs, s.milestones, gamma)
             start = time.perf_counter()
@@ -315,7 +354,7 @@ def _train(model, task, device, settings, progress, callback):
                 passed = model.mapping.wants(epoch + 1) if s.map_fast else None
                 losses, train_acc = _epoch(model, task.train, opts, s.batch_size, factor, change, g,
                                            g if s.shuffle else None, bar.update, passed)
-            _check_finite(losses, epoch, model, held['last'])
+            _check_finite(losses, epoch)
             row = _row(model, task, epoch, opts, losses, train_acc, remapped)
             row['seconds'] = time.perf_counter() - start
             held['last'] = model.adapter()
@@ -356,9 +395,11 @@ def fit(
     """Train prompt and mapping of `model` on `task`; the source stays as it is.
 
     An interrupt (Ctrl-C, a notebook's stop button) after the first epoch warns and ends the training as if the last
-    finished epoch had been the last. `ValueError` if the parts do not fit or an argument is wrong; `FloatingPointError`
-    if the loss is no longer finite, with the model put back to the beginning of that epoch."""
+    finished epoch had been the last. `Diverged` (a `FloatingPointError`) if the loss is no longer finite, in a step or
+    after the epoch; it holds the result of the epochs before. `ValueError` if the parts do not fit or an argument is
+    wrong, `TypeError` for something else in the place of a model or a task."""
     settings = {k: v for k, v in locals().items() if k not in ('model', 'task', 'progress', 'callback')}
-    _check_fit(model, task, **settings)
+    check_model(model, task)
+    _check_fit(**settings)
     model.to(device := usable_device(device)).labels = list(task.labels)
     return _train(model, task.to(device) if hasattr(task, 'to') else task, device, settings, progress, callback)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_choice, check_number, check_whole
 from ..mappings.counts import check_logits
 from ..reprogram import mapping_table
 
@@ -75,11 +76,13 @@ def _of_labels(kind, labels, shortest):
 
 # %% ../../nbs/32_attributes.ipynb #32c0de01
 def _check_attributes(S, K, k, kinds, balance):
-    if kinds not in (1, 2) or S % (K * kinds):
+    check_whole('S', S)
+    check_whole('K', K)
+    if check_choice('kinds', kinds, (1, 2)) and S % (K * kinds):
         raise ValueError(f'mapping: expected K * kinds * m source labels, got S={S}, K={K}, kinds={kinds}')
     m = S // (K * kinds)
-    if not 1 <= k <= m: raise ValueError(f'k: expected 1 to {m}, the descriptions of a kind that a label has, got {k}')
-    if not 0 <= balance <= 1: raise ValueError(f'balance: expected lambda in 0..1, got {balance}')
+    check_whole('k', k, 1, m)
+    check_number('balance', balance, 0, 1)
 
 # %% ../../nbs/32_attributes.ipynb #b04be018
 class AttrVR(nn.Module):

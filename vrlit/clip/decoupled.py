@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_seed, check_whole, what_came
 from .zero_shot import CLIP, TextSource
 from ..mappings.bayesian import BLM
 from ..mappings.counts import LabelCounts
@@ -47,9 +48,10 @@ class PRM(BLM):
         K: int, # number of target labels
         k: int = 3, # how many of a label's descriptions count for an image
     ):
+        check_whole('S', S)
+        check_whole('K', K)
         if S % K: raise ValueError(f'mapping: expected as many source labels for each of {K} target labels, got S={S}')
-        if not 1 <= k <= S // K:
-            raise ValueError(f'k: expected 1 to {S // K}, the descriptions that a label has, got {k}')
+        check_whole('k', k, 1, S // K)
         super().__init__(S, K)
         self.k = k
         self.omega.copy_(self.weights(torch.zeros(S, K)))
@@ -77,9 +79,8 @@ def cluster(
 ) -> list[int]: # the group of each text, 0 .. V-1
     "k-means on the embeddings, as DVP-cls. `ValueError` for more groups than texts."
     from sklearn.cluster import KMeans
-    if not 1 <= V <= len(embeddings):
-        raise ValueError(f'V: expected 1 to {len(embeddings)} groups, as many as there are texts at most, got {V}')
-    return KMeans(V, random_state=seed, n_init=10).fit_predict(embeddings.cpu().numpy()).tolist()
+    check_whole('V', V, 1, len(embeddings))
+    return KMeans(V, random_state=check_seed(seed), n_init=10).fit_predict(embeddings.cpu().numpy()).tolist()
 
 # %% ../../nbs/33_decoupled.ipynb #924fdca6
 class Decoupled(nn.Module):
@@ -94,8 +95,8 @@ class Decoupled(nn.Module):
         V: int = 3, # number of groups
     ):
         super().__init__()
-        if not isinstance(prompt, nn.Module): raise TypeError(f'prompt: expected a prompt, got {type(prompt).__name__}')
-        if V < 1: raise ValueError(f'V: expected at least 1, got {V}')
+        if not isinstance(prompt, nn.Module): raise TypeError(f'prompt: expected a prompt, got {what_came(prompt)}')
+        check_whole('V', V)
         self.prompts = nn.ModuleList(copy.deepcopy(prompt) for _ in range(V))
         self.name = f'Decoupled({type(prompt).__name__}, V={V})'
 

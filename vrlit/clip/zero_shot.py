@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check_names, check_whole, what_came
 from ..mappings.one_to_one import OneToOne
 from ..reprogram import Reprogrammed
-from ..sources import Source, encode_texts, load_open_clip, read_texts
+from ..sources import Source, encode_texts, is_weights_file, load_open_clip, read_texts
 from ..tasks import progress_bar
 
 # %% ../../nbs/30_clip.ipynb #8d13590f
@@ -86,7 +87,9 @@ class TextSource(Source):
         labels: list[str] | None = None, # S names; None: the first text of each
         batch_size: int = 256, # how many go through the text tower at a time
     ):
-        self.texts = [] if isinstance(texts, str) else [[t] if isinstance(t, str) else list(t) for t in texts]
+        if not isinstance(clip, CLIP): raise TypeError(f'clip: expected what load_clip gives, got {what_came(clip)}')
+        listed = isinstance(texts, (list, tuple)) and all(isinstance(t, (str, list, tuple)) for t in texts)
+        self.texts = [[t] if isinstance(t, str) else list(t) for t in texts] if listed else []
         if not self.texts or not all(self.texts):
             raise ValueError(f'texts: expected at least one text for each of at least one source label, got {texts!r:.80}')
         known: Any = {k: getattr(clip, k).flatten().tolist() for k in ('mean', 'std')}
@@ -124,11 +127,11 @@ def label_texts(
     templates: str | list[str] = TEMPLATE, # M templates, each with a {} for the name
 ) -> list[list[str]]: # [K][M]
     "Every name in every template. `ValueError` for a template without {}, and for duplicate or empty names."
-    templates = [templates] if isinstance(templates, str) else list(templates)
+    templates = [templates] if isinstance(templates, str) else check_names('templates', templates)
     for t in templates:
         if '{}' not in t: raise ValueError(f'templates: expected a {{}} for the name in each, got {t!r}')
     if not templates: raise ValueError('templates: expected at least one')
-    names = [str(name).replace('_', ' ').strip() for name in labels]
+    names = [name.replace('_', ' ').strip() for name in check_names('labels', labels)]
     if not all(names): raise ValueError(f'labels: there is an empty name, number {names.index("")}')
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise ValueError(f'labels: expected different names, got {twice} more than once')
@@ -137,7 +140,7 @@ def label_texts(
 # %% ../../nbs/30_clip.ipynb #2893e7a6
 def load_clip(
     architecture: str = 'miniature', # of open_clip, such as 'ViT-B-32'; 'miniature' is always there
-    pretrained: str | Path | None = None, # a tag, such as 'openai', or a file of weights; None: random (the miniature has its own)
+    pretrained: str | Path | bool | None = None, # a tag, or a file of weights; None: OpenAI's, where there are some; False: random
     *,
     size: int | None = None, # side of the input; None: as it was trained, and 96 for the miniature
     **kwargs, # to open_clip's create_model
@@ -146,22 +149,15 @@ def load_clip(
 
     `ValueError` for an unknown architecture or weights that do not fit it, `ConnectionError` if they cannot be
     downloaded."""
-    if architecture == 'miniature':
-        from vrlit.clip.miniature import HashedPieces, Miniature
-        if pretrained or kwargs:
-            raise ValueError('pretrained: the miniature has weights of its own, and takes nothing but a size, '
-                             f"got {pretrained or ', '.join(kwargs)}")
-        size = size or 96
-        clip = CLIP(Miniature(), HashedPieces(), size=size, mean=.5, std=.5, name=architecture)
-        clip.loaded = 'clip/miniature', dict(size=size)
-        return clip
+    if size is not None: check_whole('size', size)
+    if architecture == 'miniature': return _load_miniature(pretrained, size or 96, kwargs)
     from open_clip import get_model_preprocess_cfg
-    given = dict(pretrained=str(pretrained) if pretrained else None, size=size) | kwargs
-    if size: kwargs['force_image_size'] = size
-    if pretrained and Path(pretrained).suffix in ('.safetensors', '.pt', '.pth', '.bin'):
-        if not (file := Path(pretrained).expanduser()).is_file():
+    if is_weights_file(pretrained):
+        if not (file := Path(str(pretrained)).expanduser()).is_file():
             raise FileNotFoundError(f'pretrained: there is no file {pretrained}')
         pretrained = str(file)
+    given = dict(pretrained=pretrained, size=size) | kwargs
+    if size: kwargs['force_image_size'] = size
     model, tokenizer = load_open_clip(architecture, pretrained, **kwargs)
     config = get_model_preprocess_cfg(model)
     sides = {*torch.as_tensor(config['size']).flatten().tolist()}
@@ -169,10 +165,21 @@ def load_clip(
         raise ValueError(f'architecture: {architecture} reads images of {config["size"]}; only square ones are supported')
     how = dict(size=sides.pop(), mode=config.get('interpolation', 'bicubic'))
     how['crop'] = config.get('resize_mode', 'shortest') == 'shortest'
-    name = f'{architecture} ({Path(pretrained).name if pretrained else "random weights"})'
+    told = 'random weights' if pretrained is False else Path(str(pretrained or 'openai')).name
+    name = architecture if ':' in architecture else f'{architecture} ({told})'
     known = dict(size=how['size'], mean=config['mean'], std=config['std'], name=name, preprocessing=how)
     clip = CLIP(model, tokenizer, **known)
     clip.loaded = f'clip/{architecture}', given
+    return clip
+
+# %% ../../nbs/30_clip.ipynb #946e6545
+def _load_miniature(pretrained, size, more):
+    from vrlit.clip.miniature import HashedPieces, Miniature
+    if pretrained or more:
+        raise ValueError('pretrained: the miniature has weights of its own, and takes nothing but a size, '
+                         f"got {pretrained or ', '.join(more)}")
+    clip = CLIP(Miniature(), HashedPieces(), size=size, mean=.5, std=.5, name='miniature')
+    clip.loaded = 'clip/miniature', dict(size=size)
     return clip
 
 # %% ../../nbs/30_clip.ipynb #a88d950d

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import check_number, check_whole
 from .counts import LabelCounts, MatrixMapping, warn_unseen
 
 # %% ../../nbs/22_bayesian.ipynb #02937c6c
@@ -42,8 +43,8 @@ class BLM(MatrixMapping):
         laplace: float = 1., # lambda
     ):
         super().__init__()
-        if not laplace >= 0: raise ValueError(f'laplace: expected a number from 0 on, got {laplace}')
-        self.S, self.K, self.laplace = S, K, laplace
+        self.S, self.K = check_whole('S', S), check_whole('K', K)
+        self.laplace = check_number('laplace', laplace)
         self.register_buffer('omega', torch.full((S, K), 1 / S)) # [S, K]
 
     def wants(self, epoch: int) -> LabelCounts:
@@ -80,7 +81,7 @@ class SoftCounts(LabelCounts):
         K: int, # number of target labels, whether or not all of them occur
         topk: int, # k
     ):
-        if not 1 <= topk <= S: raise ValueError(f'topk: expected 1 to {S} source labels, got {topk}')
+        check_whole('topk', topk, 1, S)
         super().__init__(S, K)
         self.topk, self._table = topk, self._table.double()
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check_choice, check_seed, check_whole, what_came
 from .counts import check_logits
 from ..reprogram import LabelMapping, mapping_table
 
@@ -31,12 +32,12 @@ class FullyMap(nn.Module):
         seed: int = 0, # of the random start
     ):
         super().__init__()
-        if init not in ('random', 'identity'): raise ValueError(f"init: expected 'random' or 'identity', got {init!r}")
+        for what, n in dict(S=S, K=K).items(): check_whole(what, n)
+        check_choice('init', init, ('random', 'identity'))
         if init == 'identity' and S < K:
             raise ValueError(f'init: identity needs a source label for each of {K} target labels, the source has {S}')
-        g = torch.Generator().manual_seed(seed)
-        drawn = (2 * torch.rand(K, S + 1, generator=g) - 1) / S ** .5
-        self.S, self.K = S, K
+        g = torch.Generator().manual_seed(check_seed(seed))
+        self.S, self.K, drawn = S, K, (2 * torch.rand(K, S + 1, generator=g) - 1) / S ** .5
         self.weight = nn.Parameter(torch.eye(K, S) if init == 'identity' else drawn[:, :S].clone())
         self.bias = nn.Parameter(torch.zeros(K) if init == 'identity' else drawn[:, S].clone())
 
@@ -69,8 +70,8 @@ class Residual(nn.Module):
         base: Any, # a label mapping
     ):
         super().__init__()
-        if not isinstance(base, LabelMapping):
-            raise TypeError(f'base: expected a label mapping, got {type(base).__name__}')
+        if not isinstance(base, LabelMapping) or isinstance(base, type):
+            raise TypeError(f'base: expected a label mapping, got {what_came(base)}')
         self.base = base
         self.S, self.K = self.base.matrix().shape
         self.residual = nn.Parameter(torch.zeros(self.K, self.K))

@@ -9,7 +9,8 @@ __all__ = ['greedy_assignment', 'fill_free', 'check_enough', 'OneToOne', 'RLM', 
 import torch
 from torch import Tensor, nn
 
-from .counts import LabelCounts, check_logits, warn_unseen
+from ..checks import check_seed, check_whole
+from .counts import LabelCounts, check_logits, check_sequence, warn_unseen
 from ..reprogram import mapping_table
 
 # %% ../../nbs/21_one_to_one.ipynb #e1b61b25
@@ -42,13 +43,16 @@ def fill_free(
     free = iter(sorted({*range(S)} - {s for row in taken for s in row}))
     return torch.tensor([row + [next(free) for _ in range(m - len(row))] for row in taken])
 
+# %% ../../nbs/21_one_to_one.ipynb #4f9d909b
 def check_enough(
     S: int, # number of source labels
     K: int, # number of target labels
     m: int, # source labels of each target label
 ) -> None:
     "`ValueError` if m * K source labels are more than there are."
-    if m < 1: raise ValueError(f'per_target: expected at least 1 source label for each target label, got {m}')
+    check_whole('S', S)
+    check_whole('K', K)
+    check_whole('per_target', m)
     if m * K > S:
         raise ValueError(f'mapping: {K} target labels at {m} source label{"s" * (m > 1)} each need {m * K}, the source has {S}; '
                          'take a source with more labels, or a mapping that shares them')
@@ -68,6 +72,7 @@ class OneToOne(nn.Module):
         per_target: int = 1, # m, source labels of each target label
     ):
         super().__init__()
+        check_enough(S, K, per_target)
         self.S, self.K, self.per_target = S, K, per_target
         self.register_buffer('sequence', greedy_assignment(torch.zeros(S, K), per_target)) # [K, m]
 
@@ -81,6 +86,10 @@ class OneToOne(nn.Module):
         "Logits of the target labels."
         check_logits(logits, self.S)
         return logits[:, self.sequence].mean(2)
+
+    def _load_from_state_dict(self, state, prefix, *args):
+        check_sequence(state.get(prefix + 'sequence', self.sequence), self.S)
+        super()._load_from_state_dict(state, prefix, *args)
 
     def matrix(self) -> Tensor: # [S, K]
         "The weight of every source label in every target label; `logits @ matrix()` is `forward`."
@@ -104,13 +113,18 @@ class RLM(OneToOne):
         seed: int = 0, # of the draw
     ):
         super().__init__(S, K, per_target)
-        drawn = torch.randperm(S, generator=torch.Generator().manual_seed(seed))[:K * per_target]
-        given = drawn if sequence is None else torch.as_tensor(list(sequence), dtype=torch.int64).flatten()
+        drawn = torch.randperm(S, generator=torch.Generator().manual_seed(check_seed(seed)))[:K * per_target]
+        given = drawn if sequence is None else _labels(sequence)
         if len(given) != K * per_target or len(given.unique()) < len(given) or given.min() < 0 or given.max() >= S:
             raise ValueError(f'sequence: expected {K * per_target} different source labels among 0..{S - 1}, got {given.tolist()}')
         self.sequence = given.view(K, per_target)
 
 # %% ../../nbs/21_one_to_one.ipynb #e7a3468f
+def _labels(sequence) -> Tensor: # int64 [n]
+    given = torch.as_tensor(sequence)
+    if given.is_floating_point(): raise ValueError(f'sequence: expected whole numbers, got {given.dtype}')
+    return given.long().flatten()
+
 class FLM(OneToOne):
     "Frequent label mapping: the greedy assignment on the label counts, once before training (Chen et al., CVPR 2023)."
     assign = staticmethod(greedy_assignment) # counts, per_target -> sequence

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .counts import MatrixMapping
+from ..checks import check_names, check_whole, what_came
+from .counts import check_sequence,  MatrixMapping
 from .one_to_one import check_enough, greedy_assignment
 from .optimal import optimal_assignment
 from ..reprogram import mapping_table
@@ -86,6 +87,18 @@ def semantic_assignment(
     return sequence.where(sim.T.gather(1, sequence) > 0, -1)
 
 # %% ../../nbs/23_semantic.ipynb #23c0de01
+def _architecture_and_tag(text):
+    architecture, _, tag = text.partition('/')
+    return architecture, tag or None
+
+def _check_both(S, K, names):
+    check_whole('S', S)
+    check_whole('K', K)
+    if not isinstance(names, (tuple, list)) or len(names) != 2:
+        raise ValueError(f'names: expected (source.labels, task.labels), got {what_came(names)}')
+    n = [len(check_names('names', some)) for some in names]
+    if n != [S, K]: raise ValueError(f'names: expected {S} source and {K} target labels, got {n[0]} and {n[1]}')
+
 def _warn_alone(names):
     if names: warnings.warn(f'SeMap: no source label has anything in common with {", ".join(names)}; '
                             'the average of all source labels stands in', stacklevel=3)
@@ -108,25 +121,25 @@ class SeMap(MatrixMapping):
         assign: str = 'ordered', # 'ordered' as AutoVP, 'greedy', 'optimal' or 'shared'
     ):
         super().__init__()
-        if tuple(map(len, names)) != (S, K):
-            came = ' and '.join(str(len(n)) for n in names)
-            raise ValueError(f'names: expected {S} source and {K} target labels, got {came}')
-        if isinstance(encoder, str): encoder = text_encoder(*encoder.rpartition('/')[::2])
+        _check_both(S, K, names)
+        if isinstance(encoder, str): encoder = text_encoder(*_architecture_and_tag(encoder))
         self.S, self.K, self.names, self.per_target = S, K, names, per_target
-        sequence = semantic_assignment(similarity(*names, encoder, templates), per_target, assign)
-        self.register_buffer('sequence', sequence)
-        _warn_alone([str(n) for n, row in zip(names[1], sequence) if (row < 0).all()])
+        found = semantic_assignment(similarity(*names, encoder, templates), per_target, assign)
+        self.register_buffer('sequence', found)
+        _warn_alone([str(n) for n, row in zip(names[1], found) if (row < 0).all()])
 
     def wants(self, epoch: int) -> None:
         "Nothing: names are enough."
 
+    def _load_from_state_dict(self, state, prefix, *args):
+        check_sequence(state.get(prefix + 'sequence', self.sequence), self.S, -1)
+        super()._load_from_state_dict(state, prefix, *args)
     def matrix(self) -> Tensor: # [S, K]
         "The weight of every source label in every target label."
         S, K = self.S, self.K
         index = self.sequence.T.where(self.sequence.T >= 0, S)       # one more row for none
         W = torch.zeros(S + 1, K, device=index.device).scatter_(0, index, 1.)[:S]
-        n = W.sum(0)
-        return torch.where(n > 0, W / n, 1 / S)
+        return torch.where(W.sum(0) > 0, W / W.sum(0), 1 / S)
 
     def extra_repr(self) -> str: return f'S={self.S}, K={self.K}, per_target={self.per_target}'
     def _repr_html_(self) -> str: return mapping_table(self, *self.names)

@@ -9,6 +9,7 @@ __all__ = ['sinkhorn_weights', 'Sinkhorn']
 import torch
 from torch import Tensor
 
+from ..checks import check_number
 from .bayesian import BLM, bayesian_weights
 
 # %% ../../nbs/26_sinkhorn.ipynb #79fb9d67
@@ -46,8 +47,7 @@ class Sinkhorn(BLM):
         laplace: float = 1., # lambda of BLM
     ):
         super().__init__(S, K, laplace)
-        if not epsilon > 0: raise ValueError(f'epsilon: expected a positive number, got {epsilon}')
-        self.epsilon = epsilon
+        self.epsilon = check_number('epsilon', epsilon, 1e-6)
 
     def weights(self, counts: Tensor) -> Tensor:
         "`sinkhorn_weights` of the counts."

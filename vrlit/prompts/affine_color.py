@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check_number, check_source
 from ..pixels import Pixels
 from ..recipes import CLEAN
 from ..sources import Source
@@ -34,8 +35,8 @@ class AffineColor(nn.Module):
         scale: float = 1., # of the image at the start; below 1 leaves a frame for the pattern
     ):
         super().__init__()
-        H, C = source.size, len(source.mean)
-        if not 0 < scale <= 1: raise ValueError(f'scale: expected a number above 0, at most 1, got {scale}')
+        H, C = check_source(source).size, len(source.mean)
+        if not check_number('scale', scale, 0, 1): raise ValueError('scale: expected a number above 0, got 0')
         self.r = Pixels(source)
         self.pattern = nn.Parameter(torch.zeros(C, H, H)) # delta
         self.affine = nn.Parameter(torch.eye(2, 3) / scale) # Theta

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check_source, check_whole
 from ..pixels import Pixels
 from ..recipes import paper_and_clean
 from ..sources import Source
@@ -32,10 +33,8 @@ class EVP(nn.Module):
         width: int | None = None, # of the frame, in pixels; None: 30 of 224, as published
     ):
         super().__init__()
-        H = source.size
-        self.width = round(30 / 224 * H) if width is None else width
-        if not 0 < self.width < H / 2:
-            raise ValueError(f'width: expected 1 to {(H - 1) // 2}, less than half of the input of {source.name}, got {width}')
+        H = check_source(source).size
+        self.width = check_whole('width', round(30 / 224 * H) if width is None else width, 1, (H - 1) // 2)
         h = H - 2 * self.width
         self.r = Pixels(source, h, mode='bicubic')
         self.pattern = nn.Parameter(torch.zeros(len(source.mean), H, H)) # delta

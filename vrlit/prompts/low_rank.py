@@ -9,6 +9,7 @@ __all__ = ['LowRank']
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_number, check_seed, check_source, check_whole
 from ..pixels import Pixels
 from ..recipes import paper_and_clean
 from ..sources import Source
@@ -31,9 +32,10 @@ class LowRank(nn.Module):
         seed: int = 0, # of that
     ):
         super().__init__()
-        H, C = source.size, len(source.mean)
-        if not 0 < rank <= H: raise ValueError(f'rank: expected 1 to {H}, the input of {source.name}, got {rank}')
-        g = torch.Generator().manual_seed(seed)
+        H, C = check_source(source).size, len(source.mean)
+        check_whole('rank', rank, 1, H)
+        check_number('init', init)
+        g = torch.Generator().manual_seed(check_seed(seed))
         self.rank, self.r = rank, Pixels(source)
         self.left = nn.Parameter(torch.zeros(C, H, rank)) # B
         self.right = nn.Parameter(init * torch.randn(C, rank, H, generator=g)) # A

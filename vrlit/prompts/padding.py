@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check_source, check_whole
 from ..pixels import Pixels
 from ..recipes import paper_and_clean
 from ..sources import Source
@@ -41,9 +42,8 @@ class Padding(nn.Module):
         inner: int | None = None, # h, side of the image inside the frame; None: half of H. Published: 32, or 128 of 224
     ):
         super().__init__()
-        H, h = source.size, source.size // 2 if inner is None else inner
-        if not 0 < h <= H:
-            raise ValueError(f'inner: expected a side from 1 to {H}, the input of {source.name}, got {inner}')
+        H = check_source(source).size
+        h = check_whole('inner', H // 2 if inner is None else inner, 1, H)
         self.inner, self.margins, self.r = h, margins(h, H), Pixels(source, h)
         self.pattern = nn.Parameter(torch.zeros(len(source.mean), H, H))  # delta
         self.register_buffer('mask', F.pad(torch.zeros(1, h, h), self.margins, value=1), persistent=False)  # M

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check_number, check_source, check_whole
 from ..pixels import Pixels
 from .padding import margins
 from ..recipes import paper_and_clean
@@ -45,9 +46,9 @@ class Scale(nn.Module):
         scale: float = 1., # sigma at the start; published: 0.5, 1 or 1.5
     ):
         super().__init__()
-        H, h = source.size, round(128 / 224 * source.size) if inner is None else inner
-        if not 0 < h <= H: raise ValueError(f'inner: expected a side from 1 to {H}, got {inner}')
-        if not .1 <= scale <= 5: raise ValueError(f'scale: expected 0.1 to 5, got {scale}')
+        H = check_source(source).size
+        h = check_whole('inner', round(128 / 224 * H) if inner is None else inner, 1, H)
+        check_number('scale', scale, .1, 5)
         self.inner, self.margins, self.r = h, margins(h, H), Pixels(source, h)
         self.pattern = nn.Parameter(torch.zeros(len(source.mean), H, H)) # delta
         self.scale = nn.Parameter(torch.tensor(float(scale))) # sigma

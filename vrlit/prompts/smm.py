@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check_choice, check_flag, check_seed, check_source
 from ..pixels import Pixels
 from ..recipes import paper_and_clean
 from ..sources import Source
@@ -49,17 +50,17 @@ def enlarge(
     return F.pad(M, (0, rest, 0, rest), mode='reflect') if rest else M
 
 # %% ../../nbs/12_smm.ipynb #12c0de03
-def _check_masks(patch, layers, channels, H, C):
-    if layers not in (5, 6): raise ValueError(f'layers: expected 5 or 6, got {layers}')
-    known = [2**l for l in range(layers)]
-    if patch not in known:
-        raise ValueError(f'patch: expected one of {", ".join(map(str, known))} with {layers} layers, got {patch}')
+def _check_masks(source, patch, layers, channels) -> tuple[int, int]: # H, C
+    H, C = check_source(source).size, len(source.mean)
+    check_choice('layers', layers, (5, 6))
+    check_choice('patch', patch, [2**l for l in range(layers)])
     if patch > H: raise ValueError(f"patch: expected at most {H}, the side of the source's input, got {patch}")
-    if channels not in (1, C): raise ValueError(f'channels: expected 1 or {C}, got {channels}')
+    check_choice('channels', channels, (1, C))
+    return H, C
 
 def _drawn_generator(patch, layers, channels, C, seed):
     with torch.random.fork_rng([]):
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(check_seed(seed))
         return mask_generator(patch, layers, channels, C)
 
 # %% ../../nbs/12_smm.ipynb #50730757
@@ -83,9 +84,9 @@ class SMM(nn.Module):
         seed: int = 0, # of the mask generator's first weights
     ):
         super().__init__()
-        H, C = source.size, len(source.mean)
-        _check_masks(patch, layers, channels, H, C)
-        self.patch, self.layers, self.channels, self.train_body = patch, layers, channels, train_body
+        H, C = _check_masks(source, patch, layers, channels)
+        self.train_body = check_flag('train_body', train_body)
+        self.patch, self.layers, self.channels = patch, layers, channels
         self.r, self.pattern = Pixels(source), nn.Parameter(torch.zeros(C, H, H)) # delta
         self.mask_generator = _drawn_generator(patch, layers, channels, C, seed)
         for name, layer in self.mask_generator.named_children(): layer.requires_grad_(train_body or name == 'conv6')

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check_flag, check_number, check_seed, check_source, check_whole
 from ..pixels import Pixels
 from ..recipes import paper_and_clean
 from ..sources import Source
@@ -33,7 +34,7 @@ class Watermark(nn.Module):
         seed: int = 0, # of that
     ):
         super().__init__()
-        H = source.size
+        H = check_source(source).size
         self.width, self.r = _width(width, H), Pixels(source)
         mask = torch.ones(1, H, H) # M
         mask[:, self.width:H - self.width, self.width:H - self.width] = 0
@@ -65,11 +66,13 @@ Watermark.recipes = paper_and_clean(
 # %% ../../nbs/11_watermark.ipynb #3c8ed145
 def _width(width, H):
     named = {None: (H + 1) // 2, 'full': (H + 1) // 2, 'medium': round(56 / 224 * H), 'narrow': round(28 / 224 * H)}
-    if width not in named and not (isinstance(width, int) and width > 0):
-        raise ValueError(f"width: expected a border of at least 1 pixel, 'narrow', 'medium' or 'full', got {width!r}")
-    return named.get(width, width)
+    if width is None or isinstance(width, str) and width in named: return named[width]
+    if isinstance(width, int) and not isinstance(width, bool) and width > 0: return width
+    raise ValueError(f"width: expected a border of at least 1 pixel, 'narrow', 'medium' or 'full', got {width!r}")
 
-def _noise(shape, std, seed): return std * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+def _noise(shape, std, seed):
+    check_number('init', std)
+    return std * torch.randn(shape, generator=torch.Generator().manual_seed(check_seed(seed)))
 
 # %% ../../nbs/11_watermark.ipynb #45b992a2
 class Patch(nn.Module):
@@ -91,10 +94,9 @@ class Patch(nn.Module):
         seed: int = 0, # of that
     ):
         super().__init__()
-        H = source.size
-        p = round(30 / 224 * H) if side is None else side
-        if not 0 < p <= H: raise ValueError(f'side: expected 1 to {H}, the input of {source.name}, got {side}')
-        self.side, self.random, self.r = p, random, Pixels(source)
+        H = check_source(source).size
+        p = check_whole('side', round(30 / 224 * H) if side is None else side, 1, H)
+        self.side, self.random, self.r = p, check_flag('random', random), Pixels(source)
         self.place = ((H - p) // 2,) * 2 if random else (0, 0) # upper left pixel of the patch: row, column
         self.pattern = nn.Parameter(_noise((len(source.mean), p, p), init, seed)) # delta
 

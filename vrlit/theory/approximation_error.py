@@ -7,6 +7,7 @@ __all__ = ['shared_pattern', 'witness', 'inclusion_gap', 'pixel_source', 'least_
 
 # %% ../../nbs/50_approximation_error.ipynb #5b0c0542
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -132,6 +133,7 @@ def pixel_source(
     "`f_pre(z) = z`: the source that hides nothing. Its 3 H H logits are the pixels, mean 0 and standard deviation 1."
     return load_source(nn.Flatten(), size=size, mean=0., std=1.)
 
+# %% ../../nbs/50_approximation_error.ipynb #ff6aeb37
 def least_error(
     prompt: nn.Module, # any of its kind; its parameters play no part
     x: Tensor, # N images, [N, C, ., .]
@@ -141,10 +143,16 @@ def least_error(
     distribution of these images (Cai et al., ICML 2024, definition 4.1, with Bayes risk 0).
 
     `inf mean (f_in(x) - t)^2` over the parameters of `prompt`, in closed form. For mask generators (`SMM`,
-    `SamplePattern`) over masks of any values, hence a lower bound of theirs. `ValueError` for other prompts."""
+    `SamplePattern`) over masks of any values, hence a lower bound of theirs. `ValueError` for other prompts, and for
+    targets that are not one for each image."""
+    if not isinstance(prompt, (Padding, SMM, Watermark, Patch, LowRank)):
+        raise ValueError(f'prompt: no closed form is known for {type(prompt).__name__}')
+    H = prompt.pattern.shape[-1] if isinstance(prompt, Padding) else prompt.r.size
+    wanted = [len(x), len(prompt.r.mean), H, H]
+    if list(target.shape) != wanted: raise ValueError(f'target: expected {wanted}, got {list(target.shape)}')
     return float(_left(prompt, x, target.double()).sum() / target.numel())
 
-def _left(prompt, x, t):
+def _left(prompt: Any, x, t):
     "The sum of squares that is left over"
     resized = lambda size: (unit(resize(x, size), torch.float64) - prompt.r.mean) / prompt.r.std
     if isinstance(prompt, Padding): return _framed(prompt, resized(prompt.inner), t)
@@ -154,11 +162,9 @@ def _left(prompt, x, t):
         return _masked(R, prompt.patch, isinstance(prompt, SamplePattern), coloured)
     mean, spread = R.mean(0), (R - R.mean(0)).square().sum()
     if isinstance(prompt, (Watermark, Patch)):
-        shown = prompt.mask if isinstance(prompt, Watermark) else shared_pattern(_filled(prompt)) != 0
+        shown: Any = prompt.mask if isinstance(prompt, Watermark) else shared_pattern(_filled(prompt)) != 0
         return spread + len(R) * (mean * ~shown.bool()).square().sum()
-    if isinstance(prompt, LowRank):
-        return spread + len(R) * torch.linalg.svdvals(mean)[:, prompt.left.shape[-1]:].square().sum()
-    raise ValueError(f'prompt: no closed form is known for {type(prompt).__name__}')
+    return spread + len(R) * torch.linalg.svdvals(mean)[:, prompt.left.shape[-1]:].square().sum() # LowRank
 
 def _filled(prompt):
     prompt = copy.deepcopy(prompt)
