@@ -120,7 +120,7 @@ class Tinted(Watermark):
     from safetensors.torch import load_file
     assert (load_file(folder / 'r' / 'adapter.safetensors')['prompt.pattern'] == .25).all()
 
-@pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_a_usable_result(folder, sig):
     job = subprocess.Popen(**command('train', 'pile', '--epochs', 10_000, '--batch-size', 16, '--no-progress', '--out', 'run', cwd=folder, PYTHONUNBUFFERED='1'),
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -128,7 +128,7 @@ def test_an_interrupt_leaves_a_usable_result(folder, sig):
         if line.startswith('epoch 1,'): break
     job.send_signal(sig)
     out, err = job.communicate(timeout=100)
-    assert job.returncode == 130 and 'interrupted' in err and 'Traceback' not in err, err
+    assert job.returncode == 128 + sig and 'interrupted' in err and 'Traceback' not in err, err
     assert sorted(p.name for p in (folder / 'run').iterdir()) == FILES
     result = read(folder / 'run' / 'result.json')
     assert result['interrupted'] and 2 <= len(result['log']) < 10_000

@@ -41,7 +41,7 @@ def imports():
     "{module: {modules of vrlit that it imports, also within functions}}, and the private names among what is imported"
     arrows, private = {}, []
     for file in sorted((ROOT / 'vrlit').rglob('*.py')):
-        if file.name in ('__init__.py', '_modidx.py'): continue
+        if file.name in ('__init__.py', '__main__.py', '_modidx.py'): continue
         package = list(file.relative_to(ROOT).with_suffix('').parts)
         name = '.'.join(package)
         for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):

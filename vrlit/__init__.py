@@ -12,7 +12,7 @@ def _homes():
     for module, symbols in d['syms'].items():
         names = [] if module == 'vrlit.cli' else [s.removeprefix(module + '.') for s in symbols]
         homes.update({n: module for n in names if '.' not in n and n[0] != '_'})
-        homes[module.split('.')[1]] = ''
+        if (name := module.split('.')[1])[0] != '_': homes[name] = ''
     return homes
 
 def __getattr__(name):

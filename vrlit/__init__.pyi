@@ -123,6 +123,7 @@ from .runs import build_mapping as build_mapping
 from .runs import build_prompt as build_prompt
 from .runs import build_source as build_source
 from .runs import check_folder as check_folder
+from .runs import claimed_folder as claimed_folder
 from .runs import list_mappings as list_mappings
 from .runs import list_prompts as list_prompts
 from .runs import load_run as load_run
@@ -149,6 +150,7 @@ from .tasks import counting_squares as counting_squares
 from .tasks import fits_memory as fits_memory
 from .tasks import make_task as make_task
 from .tasks import progress_bar as progress_bar
+from .tasks import shows_bars as shows_bars
 from .theory.approximation_error import inclusion_gap as inclusion_gap
 from .theory.approximation_error import least_error as least_error
 from .theory.approximation_error import pixel_source as pixel_source
@@ -174,6 +176,7 @@ from .train import evaluate as evaluate
 from .train import fit as fit
 from .train import lr_factor as lr_factor
 from .train import make_optimizers as make_optimizers
+from .train import row_text as row_text
 from .train import update_mapping as update_mapping
 from .train import usable_device as usable_device
 

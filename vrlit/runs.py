@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['GIVEN', 'list_prompts', 'list_mappings', 'read_part', 'build_prompt', 'build_mapping', 'part_text', 'build_source',
-           'check_folder', 'save_run', 'Run', 'load_run']
+           'check_folder', 'claimed_folder', 'save_run', 'Run', 'load_run']
 
 # %% ../nbs/44_runs.ipynb #fa4db870
-import ast, csv, dataclasses, difflib, importlib, inspect, json, os, platform, re, shutil, sys, warnings
+import ast, csv, dataclasses, difflib, importlib, inspect, json, os, platform, re, shutil, sys, tempfile, warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -164,7 +164,7 @@ def _written_texts(texts, labels, m, seed):
     raise ValueError("--texts: expected a template with a {} for the name, 'ensemble', 'templates', "
                      f'or .json files of descriptions, got {texts!r}')
 
-# %% ../nbs/44_runs.ipynb #5d69f661
+# %% ../nbs/44_runs.ipynb #dd82c10f
 def check_folder(
     folder: Path, # that is to be written
     overwrite: bool, # whether a run that is there is replaced
@@ -177,6 +177,35 @@ def check_folder(
         raise ValueError(f'folder: {folder} holds no run; it was not written by `vrlit train`, and is not replaced')
 
 @contextmanager
+def claimed_folder(
+    folder: Path, # that is to be written, later
+    overwrite: bool, # whether a run that is there is replaced
+    how: str = 'overwrite=True', # for the error: what one would say to replace it
+) -> Iterator[None]:
+    """Within, nobody else claims `folder`, and it can be written: what is known before a training is not found after.
+
+    `ValueError` as `check_folder`, and where another process has claimed it; `OSError` where it cannot be written."""
+    from filelock import FileLock, Timeout
+    check_folder(folder, overwrite, how)
+    made, lock = not folder.parent.exists(), FileLock(folder.with_name(f'.{folder.name}.lock'))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+        tempfile.TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent).cleanup()
+    except Timeout:
+        raise ValueError(f'folder: another training is going on that will write {folder}; take another one') from None
+    except OSError as e:
+        lock.release()
+        raise type(e)(e.errno, f'folder: it cannot be written ({e.strerror})', str(folder)) from e
+    try: yield
+    finally:
+        with suppress(OSError): Path(lock.lock_file).unlink()
+        lock.release()
+        if made:
+            with suppress(OSError): folder.parent.rmdir() # if nothing was written
+
+# %% ../nbs/44_runs.ipynb #5d69f661
+@contextmanager
 def _whole_folder(path: Path) -> Iterator[Path]:
     "A temporary folder beside `path` that becomes `path` once all is written"
     tmp, old = (path.with_name(f'.{path.name}.{os.getpid()}.{end}') for end in ('tmp', 'old'))
@@ -184,7 +213,10 @@ def _whole_folder(path: Path) -> Iterator[Path]:
     try:
         yield tmp
         if path.exists(): os.replace(path, old)
-        os.replace(tmp, path)
+        try: os.replace(tmp, path)
+        except OSError:
+            if old.exists(): os.replace(old, path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
@@ -209,7 +241,7 @@ def _check_words(model, config, task):
     x, p, g = task.test[:2][0], next(model.parameters()), torch.Generator().manual_seed(0)
     logits = torch.randn(4, model.mapping.matrix().shape[0], generator=g)
     for what, given in dict(prompt=x.to(p.device), mapping=logits.to(p)).items():
-        with torch.no_grad(): ours, theirs = (getattr(m, what)(given) for m in (model, fresh.to(p.device)))
+        with torch.no_grad(): ours, theirs = (getattr(m, what)(given) for m in (model, fresh.to(p)))
         if ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=1e-5): continue
         raise ValueError(f'{what}: built from {config[what]!r} it would compute something else; '
                          'keep every argument of its __init__ as an attribute of the same name')
@@ -235,7 +267,8 @@ def save_run(
 ) -> Path: # the folder
     """Write all that is needed to use the model, to look at it and to make it again.
 
-    `ValueError` if the folder is there, or if prompt or mapping cannot be built again from their attributes."""
+    `ValueError` if the folder is there, or if prompt or mapping cannot be built again from their attributes. `OSError`
+    if it cannot be written; model and log are then in a second folder, which the error names."""
     folder = Path(folder).expanduser()
     check_folder(folder, overwrite)
     if not isinstance(result, (Result, Comparison)):
@@ -244,10 +277,12 @@ def save_run(
     compared = result if isinstance(result, Comparison) else Comparison(result)
     told = _described(model, task, compared.result, dict(S=model.mapping.matrix().shape[0]) | (config or {}))
     if not config: _check_words(model, told, task)
-    with _whole_folder(folder) as tmp:
-        _write_model(tmp, told, model, task)
-        _write_result(tmp, compared)
-        _write_pictures(tmp, model, task, compared.result)
+    try:
+        with _whole_folder(folder) as tmp:
+            _write_model(tmp, told, model, task)
+            _write_result(tmp, compared)
+            _write_pictures(tmp, model, task, compared.result)
+    except Exception as e: raise OSError(_rescued(folder, told, model, task, compared, e)) from e # safetensors has kinds of its own
     return folder
 
 # %% ../nbs/44_runs.ipynb #8826e9b7
@@ -262,6 +297,18 @@ def _write_model(folder, config, model, task):
         groups = source.groups.tolist() if isinstance(source, DecoupledSource) else None
         _as_json(folder / 'texts.json', dict(texts=source.texts, groups=groups))
 
+def _rescued(folder, told, model, task, compared, e) -> str:
+    "What the error says, after all but the pictures was written to another place, if there is one"
+    why = f'folder: {folder} cannot be written ({e})'
+    for place in (tempfile.gettempdir(), Path.home()):
+        try:
+            second = Path(tempfile.mkdtemp(prefix=f'{folder.name}-', dir=place))
+            _write_model(second, told, model, task)
+            _write_result(second, compared)
+            return f'{why}; model and log are saved in {second}'
+        except Exception as again: why += f'; nor {place} ({again})'
+    return why
+
 def _write_result(folder, compared):
     result, log = compared.result, compared.result.log
     told = dataclasses.asdict(result) | {k: getattr(result, k) for k in ('last', 'selected', 'test_best')}
@@ -273,6 +320,7 @@ def _write_result(folder, compared):
         rows.writeheader()
         rows.writerows(log)
 
+# %% ../nbs/44_runs.ipynb #babd3503
 def _write_pictures(folder, model, task, result):
     from matplotlib.figure import Figure
     from PIL import Image

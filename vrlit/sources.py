@@ -221,6 +221,8 @@ def _embedded(arch, weights, file, kwargs):
     from timm.models.efficientnet import _gen_mobilenet_v1
     model = _gen_mobilenet_v1('mobilenetv1_100', **{'channel_multiplier': .25, 'pad_type': 'same', **kwargs})
     name = 'embedded.safetensors'
+    if isinstance(weights, str):
+        raise ValueError(f'weights: the embedded source has no tags, got {weights!r}; expected a file, True or False')
     if weights and not file: load_weights(model, read_weights(files('vrlit') / 'data' / name), name)
     known = dict(size=96, mean=.5, std=.5, labels=imagenet_labels())
     model = model.to(memory_format=torch.channels_last) # suits depthwise convolutions on a CPU

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'lr_factor', 'make_optimizers', 'Score', 'eval_mode', 'device_of', 'evaluate', 'update_mapping',
-           'Result', 'check_model', 'usable_device', 'Diverged', 'fit']
+           'Result', 'row_text', 'check_model', 'usable_device', 'Diverged', 'fit']
 
 # %% ../nbs/40_train.ipynb #e91f4617
-import base64, io, math, random, time, warnings
+import base64, io, math, random, sys, time, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from .augment import augmentation
 from .checks import check_choice, check_flag, check_number, check_seed, check_whole, what_came
 from .reprogram import Reprogrammed
-from .tasks import Split, Task, batches, progress_bar
+from .tasks import Split, Task, batches, progress_bar, shows_bars
 
 # %% ../nbs/40_train.ipynb #99f5ca4c
 def lr_factor(
@@ -216,6 +216,12 @@ class Result:
     def _repr_html_(self) -> str: return _result_html(self)
 
 # %% ../nbs/40_train.ipynb #de8c4b1a
+def row_text(
+    row: dict, # of a result's log
+) -> str:
+    "An epoch in one line."
+    return ', '.join(f'{k} {v:.4g}' for k, v in row.items() if v is not None)
+
 def _result_text(result):
     stopped = ', interrupted' * result.interrupted + ', then it diverged' * bool(result.diverged)
     seconds = sum(row['seconds'] for row in result.log)
@@ -254,10 +260,6 @@ def check_model(
         raise TypeError(f'model: expected a Reprogrammed(prompt, source, mapping), got {what_came(model)}')
     if not all(hasattr(task, k) for k in ('labels', 'K', 'train', 'val', 'test')):
         raise TypeError(f"task: expected a task, as load_task('digits') or make_task(...) gives, got {what_came(task)}")
-    low = [f'{k} ({p.dtype})' for k, p in model.trained().items() if p.dtype not in (torch.float32, torch.float64)]
-    if low:
-        raise ValueError(f'model: what learns needs single precision, or its steps are rounded away, got {", ".join(low[:3])}; '
-                         'model.float() makes it so, and model.source.half() alone is fine')
     S, K = model.mapping.matrix().shape
     name, of = type(model.mapping).__name__, getattr(model.source, 'S', S)
     fits = f'{name}(source.S, task.K) fits both'
@@ -265,6 +267,12 @@ def check_model(
     if of != S: raise ValueError(f'mapping: {name} expects {S} source labels, the source has {of}; {fits}')
 
 # %% ../nbs/40_train.ipynb #52df4606
+def _check_precision(model):
+    low = [f'{k} ({p.dtype})' for k, p in model.trained().items() if p.dtype not in (torch.float32, torch.float64)]
+    if low:
+        raise ValueError(f'model: what learns needs single precision, or its steps are rounded away, got {", ".join(low[:3])}; '
+                         'model.float() makes it so, and model.source.half() alone is fine')
+
 def _check_fit(*, epochs, batch_size, schedule, milestones, momentum, keep, seed, flip, augment, **settings):
     for what, v in dict(epochs=epochs, batch_size=batch_size).items(): check_whole(what, v)
     if not isinstance(milestones, (tuple, list)) or not all(isinstance(m, Real) and 0 <= m <= 1 for m in milestones):
@@ -362,6 +370,7 @@ def _train(model, task, device, settings, progress, callback):
             if result.selected is row: held['selected'] = held['last']
             shown = {k: f'{row[k]:.3f}' for k in ('loss', 'val_acc') if row[k] is not None}
             bar.set_postfix(shown | dict(remapped=remapped))
+            if progress and not shows_bars(): print(row_text(row), file=sys.stderr, flush=True)
             if callback: callback(row, model)
     model.load_adapter(held[s.keep]).eval()
     return result
@@ -389,7 +398,7 @@ def fit(
     seed: int = 0, # of all that is drawn
     device: torch.device | str | None = None, # such as cpu or cuda:0; None: a CUDA device if there is one
     keep: str = 'selected', # what the model holds in the end: the selected epoch (by validation accuracy), or the last
-    progress: bool = True, # show a bar
+    progress: bool = True, # show a bar, or in a file or pipe a line per epoch
     callback: Callable[[dict, Reprogrammed], None] | None = None, # called with each epoch's row of the log
 ) -> Result:
     """Train prompt and mapping of `model` on `task`; the source stays as it is.
@@ -400,6 +409,7 @@ def fit(
     wrong, `TypeError` for something else in the place of a model or a task."""
     settings = {k: v for k, v in locals().items() if k not in ('model', 'task', 'progress', 'callback')}
     check_model(model, task)
+    _check_precision(model)
     _check_fit(**settings)
     model.to(device := usable_device(device)).labels = list(task.labels)
     return _train(model, task.to(device) if hasattr(task, 'to') else task, device, settings, progress, callback)
