@@ -199,3 +199,36 @@ def test_random_weights_are_had_by_asking():
     with pytest.raises(ValueError, match='pretrained: coca_base has .*pretrained=False for random weights'): vr.load_clip('coca_base')
     with pytest.raises((ConnectionError, ValueError), match='openai'): vr.load_clip('ViT-B-32') # OpenAI's, which are not here
     with pytest.raises((ConnectionError, ValueError), match='openai'): vr.text_encoder('ViT-B-32')
+
+# ---- weights of the classes, smoothing, selection ------------------------------------------------------------------
+
+def uneven(): # 64 images of label 0, 8 of each other
+    x, y = data(256)
+    some = torch.cat([(y == 0).nonzero()[:, 0][:64], *((y == k).nonzero()[:, 0][:8] for k in (1, 2, 3))])
+    return vr.make_task('uneven', (x[some], y[some]), data(seed=1), val=data(40, seed=2))
+
+def test_class_weights_and_smoothing_are_torchs():
+    t = uneven()
+    assert vr.class_weights('balanced', t).tolist() == pytest.approx([88 / 4 / n for n in (64, 8, 8, 8)])
+    losses = lambda **kw: vr.fit(model(vr.RLM), t, **quick | dict(epochs=1, shuffle=False) | kw).losses
+    m, (x, y) = model(vr.RLM), t.train[:16]
+    z = m(x)
+    for given, want in ((dict(class_weight='balanced'), dict(weight=vr.class_weights('balanced', t))), (dict(class_weight=[1, 2, 3, 4]), dict(weight=torch.tensor([1., 2, 3, 4]))),
+                        (dict(label_smoothing=.3), dict(label_smoothing=.3)), ({}, {})):
+        assert losses(**given)[0] == pytest.approx(float(nn.functional.cross_entropy(z, y, **want)))
+    for wrong in ('even', [1, 2], [1, 2, 3, -1], [1, 2, 3, 'a'], 3):
+        with pytest.raises(ValueError, match='^class_weight: expected'): losses(class_weight=wrong)
+    for wrong in (dict(label_smoothing=2), dict(select='loss')):
+        with pytest.raises(ValueError, match=f'^{next(iter(wrong))}: expected'): losses(**wrong)
+
+def test_selection_by_balanced_accuracy():
+    from sklearn.metrics import balanced_accuracy_score
+    t, m = uneven(), model()
+    t.val = vr.Split(*t.val[torch.cat([(t.val.y == 0).nonzero()[:, 0], (t.val.y == 1).nonzero()[:2, 0]])]) # two of the labels, ten and two images
+    r = vr.fit(m, t, **quick | dict(epochs=6, select='balanced'))
+    assert r.selected is max(r.log, key=lambda row: row['val_balanced']) and 'val_balanced' not in vr.fit(model(), t, **quick).last
+    with torch.no_grad(): said = m(t.val.x).argmax(1)
+    import warnings
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # of labels that are said and do not occur
+        assert r.selected['val_balanced'] == pytest.approx(balanced_accuracy_score(t.val.y, said))

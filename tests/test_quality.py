@@ -63,6 +63,7 @@ train
 controls baselines official plots
 theory
 runs
+prediction
 cli'''.splitlines()
 
 def test_imports_run_downhill():

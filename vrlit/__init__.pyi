@@ -10,6 +10,7 @@ from . import mappings as mappings
 from . import official as official
 from . import pixels as pixels
 from . import plots as plots
+from . import prediction as prediction
 from . import prompts as prompts
 from . import recipes as recipes
 from . import reprogram as reprogram
@@ -58,9 +59,11 @@ from .controls import compare as compare
 from .controls import constant_images as constant_images
 from .controls import control_model as control_model
 from .controls import random_source as random_source
+from .loaders import image_files as image_files
 from .loaders import is_known_task as is_known_task
 from .loaders import list_tasks as list_tasks
 from .loaders import load_task as load_task
+from .loaders import read_image as read_image
 from .mappings.bayesian import BLM as BLM
 from .mappings.bayesian import BLMPlus as BLMPlus
 from .mappings.bayesian import SoftCounts as SoftCounts
@@ -99,6 +102,9 @@ from .plots import prompted as prompted
 from .plots import show as show
 from .plots import show_equation as show_equation
 from .plots import show_images as show_images
+from .prediction import Prediction as Prediction
+from .prediction import predict as predict
+from .prediction import predict_each as predict_each
 from .prompts.affine_color import AffineColor as AffineColor
 from .prompts.evp import EVP as EVP
 from .prompts.low_rank import LowRank as LowRank
@@ -169,11 +175,14 @@ from .theory.mapping_quality import show_flow as show_flow
 from .train import Diverged as Diverged
 from .train import Result as Result
 from .train import Score as Score
+from .train import balanced_accuracy as balanced_accuracy
 from .train import check_model as check_model
+from .train import class_weights as class_weights
 from .train import device_of as device_of
 from .train import eval_mode as eval_mode
 from .train import evaluate as evaluate
 from .train import fit as fit
+from .train import how_read as how_read
 from .train import lr_factor as lr_factor
 from .train import make_optimizers as make_optimizers
 from .train import row_text as row_text

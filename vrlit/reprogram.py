@@ -82,12 +82,12 @@ class LabelMapping(Protocol):
 class Reprogrammed(nn.Module):
     """`f_out(f_pre(f_in(x)))`: a prompt, a frozen source model and a label mapping as one module.
 
-    Elsayed et al., ICLR 2019, with the letters of Cai et al., ICML 2024. `TypeError` if a part is not an
-    `nn.Module`."""
+    Elsayed et al., ICLR 2019, with the letters of Cai et al., ICML 2024. `TypeError` if a part is no `nn.Module`."""
     prompt: nn.Module
     source: Any # a Frozen; a Source tells more
     mapping: Any # a LabelMapping
     labels: list[str] | None # K names of the target labels
+    reading: dict[str, Any] | None = None # size, mode and crop with which files were read; `fit` fills it in
 
     def __init__(self,
         prompt: nn.Module, # `f_in`: a batch of the task -> the source's input

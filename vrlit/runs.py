@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 # %% ../nbs/44_runs.ipynb #d7c1414b
@@ -31,7 +32,7 @@ from .plots import prompted, show
 from .reprogram import Reprogrammed
 from .sources import Source, load_source, read_weights, weights_sha256
 from .tasks import Task
-from .train import Result, check_model, usable_device
+from .train import Result, check_model, how_read, usable_device
 
 # %% ../nbs/44_runs.ipynb #f04f460d
 def _classes(*prefixes) -> dict[str, type]:
@@ -387,9 +388,11 @@ def load_run(
     _check_weights(source, config, given)
     adapter = read_weights(folder / 'adapter.safetensors')
     model = _built_model(config, source, labels['target']).load_adapter(adapter)
+    model.reading = how_read(SimpleNamespace(size=told['task'].get('size'), loaded=('', config['data'] or {})))
     result = Result(**{f.name: told[f.name] for f in dataclasses.fields(Result) if f.name in told})
     return Run(folder, model.to(usable_device(device)).eval(), result, config)
 
+# %% ../nbs/44_runs.ipynb #0eddaadf
 def _read_json(folder, name):
     try: return json.loads((folder / name).read_text(encoding='utf-8'))
     except (OSError, ValueError) as e:
