@@ -223,3 +223,67 @@ def test_files_of_a_second_user_do_not_break_the_firsts(tmp_path, cache):
     assert as_nobody(code, tmp_path / 'f', cache).strip() == want and as_nobody(code, tmp_path / 'f', cache, umask=0o077).strip() == want
     again = load_task(tmp_path / 'f')
     assert torch.equal(again.train.x, task.train.x)
+
+# ---- arrays and lists as they are ----------------------------------------------------------------------------------
+
+def xrays():
+    "Two classes, grey, 28 pixels: {split: (images [N, 28, 28], labels [N])}"
+    sizes = dict(train=60, val=12, test=20)
+    return {part: (np.stack([(grey(1000 * k + i, 28) // 2 + 60 * (i % 2)).astype(np.uint8) for i in range(n)]), np.arange(n) % 2) for k, (part, n) in enumerate(sizes.items())}
+
+def test_xrays_in_every_form_give_the_same_accuracy(tmp_path):
+    "PNGs of 8 and of 16 bits, the arrays of MedMNIST, pairs of .npy, a list of files: one task, and one result"
+    arrays, rows = xrays(), ['file;label;split']
+    for part, (x, y) in arrays.items():
+        for i, (v, k) in enumerate(zip(x, y)):
+            for bits in 8, 16:
+                path = tmp_path / f'png{bits}' / part / f'{k}' / f'{i:03}.png'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(v if bits == 8 else v.astype(np.uint16) * 257).save(path)
+            rows.append(f'png16/{part}/{k}/{i:03}.png;{k};{part.title()}')
+    np.savez(tmp_path / 'mnist.npz', **{f'{part}_images': x for part, (x, y) in arrays.items()}, **{f'{part}_labels': y[:, None] for part, (x, y) in arrays.items()})
+    (tmp_path / 'pairs').mkdir()
+    for part, (x, y) in arrays.items(): np.save(tmp_path / 'pairs' / f'x_{part}.npy', x); np.save(tmp_path / 'pairs' / f'y_{part}.npy', y)
+    (tmp_path / 'list.csv').write_text('\n'.join(rows))
+    source = vr.load_source(torch.nn.Sequential(torch.nn.AvgPool2d(7), torch.nn.Flatten(), torch.nn.Linear(48, 12)), size=28)
+    accuracy = {}
+    for name in ('png8', 'png16', 'mnist.npz', 'pairs', 'list.csv'):
+        task = load_task(tmp_path / name)
+        assert (task.K, task.labels, task.size) == (2, ['0', '1'], 28) and {k: len(s) for k, s in task.splits.items()} == dict(train=60, val=12, test=20), name
+        model = vr.Reprogrammed(vr.Watermark(source), source, vr.BLM(12, 2))
+        by_label = {k: s.x[s.y.argsort(stable=True)] for k, s in task.splits.items()} # a folder has them class by class
+        accuracy[name] = vr.fit(model, vr.make_task('t', *((by_label[k], task.splits[k].y.sort()[0]) for k in ('train', 'test')), val=(by_label['val'], task.val.y.sort()[0])),
+                                epochs=2, lr=.1, batch_size=16, progress=False).last
+    reference = {k: v for k, v in accuracy['png8'].items() if k != 'seconds'}
+    assert all({k: v for k, v in a.items() if k != 'seconds'} == reference for a in accuracy.values()) and reference['test_acc'] > .6
+
+def test_pairs_of_npy(tmp_path):
+    x, y = np.stack([grey(i) for i in range(40)]), np.arange(40) % 2
+    for a, b in (('x', 'y'), ('images', 'labels'), ('X', 'y')):
+        folder = tmp_path / f'{a}-{b}'
+        folder.mkdir()
+        np.save(folder / f'{a}.npy', x); np.save(folder / f'{b}.npy', y)
+        for name in (folder, folder / f'{a}.npy', folder / f'{b}.npy'): assert sum(len(s) for s in load_task(name).splits.values()) == 40
+    np.save(tmp_path / 'x-y' / 'x.npy', np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match='x.npy: expected an .npy of a plain array'): load_task(tmp_path / 'x-y')
+    (tmp_path / 'alone').mkdir()
+    np.save(tmp_path / 'alone' / 'x.npy', x)
+    with pytest.raises(ValueError, match=r'or train_images and train_labels, got \[.x.\]'): load_task(tmp_path / 'alone')
+
+@pytest.mark.parametrize('text, said', [
+    ('', 'expected a first line with the names of the columns'), ('file,label\n', 'expected a line for each image, got none'),
+    ('a.png,cat\n', 'expected a first line with the names'), ('file,label\na.png\n', 'expected 2 columns in each line, got fewer in line 2'),
+    ('file,label\nnowhere.png,cat\n', 'nowhere.png: this image is not there'), ('file,label,split\nf/a/00.png,cat,fold1\n', 'expected train, val or test as splits')])
+def test_lists_that_are_none(tmp_path, text, said):
+    pictures(tmp_path / 'f', 4)
+    (tmp_path / 'list.csv').write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=said): load_task(tmp_path / 'list.csv')
+    (tmp_path / 'bytes.csv').write_bytes(b'\xff\xfe\x00')
+    with pytest.raises(ValueError, match='expected a table of files and labels'): load_task(tmp_path / 'bytes.csv')
+
+def test_labels_in_a_list(tmp_path):
+    "Numbers are in the order of numbers; other columns by name; other marks"
+    pictures(tmp_path / 'f', 96)
+    files = vr.image_files(tmp_path / 'f')
+    (tmp_path / 'list.tsv').write_text('id\tpicture\tkind\n' + ''.join(f'{i}\t{f}\t{i % 12}\n' for i, f in enumerate(files)))
+    assert load_task(tmp_path / 'list.tsv', columns=('picture', 'kind'), val=None).labels == [str(k) for k in range(12)]

@@ -145,7 +145,7 @@ def test_python_m_vrlit(tmp_path, python):
     (['train', 'digits', '--momentum', '2', '--optimizer', 'sgd'], 'momentum: expected a number from 0 to 1'),
     (['train', 'digits', '--weights', '.'], 'weights: the embedded source has no tags'),
     (['train', '.'], 'expected a folder of images'),
-    (['train', '/dev/null'], 'expected a task, a folder, a zip or an .npz'),
+    (['train', '/dev/null'], 'expected a task, a folder, a zip, an .npz or a .csv'),
     (['train', ''], 'error'),
     (['eval', '.'], 'folder: expected one that `save_run` or `vrlit train` wrote'),
     (['eval', '/nowhere'], 'folder: expected one')], ids=lambda a: '-'.join(a) if isinstance(a, list) else '')

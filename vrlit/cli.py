@@ -279,7 +279,7 @@ Weights = Annotated[str | None, typer.Option(help='A file of weights, or a tag o
 def train_(
     ctx: typer.Context,
     task: Annotated[str, typer.Argument(help='A target task: a name (`vrlit list tasks`), a folder of class folders, '
-                                             'a zip of one, an .npz of arrays, or hf/NAME of a Hugging Face set.')],
+                                             'a zip of one, an .npz, a .csv, or hf/NAME of a Hugging Face set.')],
     source: Annotated[str, typer.Option(help='A source (`vrlit list sources`), with arguments if it needs some: '
                                              '"resnet18(size=128)".')] = 'embedded',
     weights: Weights = None,

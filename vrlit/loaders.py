@@ -6,7 +6,7 @@
 __all__ = ['list_tasks', 'image_files', 'read_image', 'is_known_task', 'load_task']
 
 # %% ../nbs/05_loaders.ipynb #55a679a0
-import difflib, errno, hashlib, io, json, os, re, shutil, uuid, warnings, zipfile
+import csv, difflib, errno, hashlib, io, json, os, re, shutil, uuid, warnings, zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -427,17 +427,95 @@ def _image_zip(path: Path) -> _Found:
     return _numbered(found, classes, file), classes, f'zip {path.name}: {_parts_told(found)}'
 
 # %% ../nbs/05_loaders.ipynb #b5114ded
+_ROLES = dict(x=('x', 'image', 'images'), y=('y', 'label', 'labels', 'target', 'targets'))
+
+def _role(name: str) -> tuple[str, str] | None:
+    "('x', 'train') of x_train or train_images, ('y', '') of labels alone"
+    words = re.split('[-_ ]', name.lower())
+    for rest, word in ((words[1:], words[0]), (words[:-1], words[-1])):
+        for role, known in _ROLES.items():
+            if word in known: return role, '_'.join(rest)
+    return None
+
+def _array_pairs(names: Iterable[str], where) -> dict[str, tuple[str, str]]:
+    "{split: names of its images and of its labels}"
+    roles = {role: name for name in names if (role := _role(name))}
+    both = {rest: (roles['x', rest], roles['y', rest]) for role, rest in roles if role == 'x' and ('y', rest) in roles}
+    parts = _named_parts([rest for rest in both if rest], where)
+    pairs = {part: both[rest] for part, rest in parts.items()} or ({'train': both['']} if '' in both else {})
+    if 'train' in pairs: return pairs
+    raise ValueError(f'{where}: expected arrays x_train and y_train (x_test, y_test, x_val, y_val, labels), '
+                     f'or train_images and train_labels, got {sorted(names)}')
+
+def _as_images(x: np.ndarray) -> np.ndarray:
+    "With the channels in front"
+    last = x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3)
+    return x.transpose(0, 3, 1, 2).copy() if last else x
+
+# %% ../nbs/05_loaders.ipynb #8f7eb7c3
 def _arrays(path: Path) -> _Found:
+    "Of an .npz"
     try: z = dict(np.load(path, allow_pickle=False))
-    except (ValueError, OSError, zipfile.BadZipFile) as e:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
         raise ValueError(f'{path}: expected an .npz of plain arrays ({e})') from e
-    named = _named_parts((k[2:] for k in z if k.startswith('x_') and f'y_{k[2:]}' in z), path)
-    parts = {part: (z[f'x_{k}'], z[f'y_{k}']) for part, k in named.items()}
-    if 'train' not in parts:
-        raise ValueError(f'{path}: expected arrays x_train and y_train (x_test, y_test, x_val, y_val, labels), got {sorted(z)}')
-    last = lambda x: x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3)
-    parts = {part: (x.transpose(0, 3, 1, 2).copy() if last(x) else x, y) for part, (x, y) in parts.items()}
-    return parts, [str(k) for k in z['labels']] if 'labels' in z else None, f'arrays of {path.name}: {", ".join(parts)}'
+    others = [k for k in z if k != 'labels']
+    named = 'labels' in z and any(role[0] == 'y' for role in map(_role, others) if role)
+    parts = {part: (_as_images(z[x]), z[y]) for part, (x, y) in _array_pairs(others if named else z, path).items()}
+    return parts, [str(k) for k in z['labels']] if named else None, f'arrays of {path.name}: {", ".join(parts)}'
+
+def _npy_pairs(path: Path) -> _Found:
+    "Of a folder, or of one of two files in it"
+    files = {p.stem: p for p in path.parent.glob('*.npy')}
+    if path.suffix == '.npy':
+        own = _role(path.stem) or ('', '')
+        files = {stem: p for stem, p in files.items() if (_role(stem) or ('', None))[1] == own[1]}
+    def read(name):
+        try: return np.load(files[name], allow_pickle=False)
+        except (ValueError, OSError, EOFError) as e:
+            raise ValueError(f'{files[name]}: expected an .npy of a plain array ({e})') from e
+    parts = {part: (_as_images(read(x)), read(y)) for part, (x, y) in _array_pairs(files, path).items()}
+    return parts, None, f'arrays of {path.name}: {", ".join(parts)}'
+
+# %% ../nbs/05_loaders.ipynb #a7b26b2d
+_COLUMNS = dict(file=('file', 'files', 'filename', 'file_name', 'filepath', 'path', 'image', 'image_path', 'img'),
+                label=('label', 'labels', 'class', 'target', 'category', 'y'),
+                split=('split', 'set', 'subset', 'partition'))
+
+def _column(header: list[str], what: str, said: str | None, path) -> int:
+    "The number of a column, by its name; -1 if there is no column of splits"
+    names = [name.strip().lower() for name in header]
+    wanted = _COLUMNS[what] if said is None else (said.lower(),)
+    found = next((names.index(name) for name in wanted if name in names), -1)
+    if found < 0 and what != 'split':
+        raise ValueError(f'{path}: expected a first line with the names of the columns, one of them {" or ".join(wanted[:3])}, '
+                         f"got {header}; columns=('image', 'class') says which are file and label")
+    return found
+
+def _file_list(path: Path, columns=None) -> _Found:
+    "Of a .csv or .tsv"
+    try: lines = path.read_text(encoding='utf-8-sig').splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f'{path}: expected a table of files and labels ({e})') from e
+    mark = max(',;\t', key=(lines or [''])[0].count)
+    header, *rows = [row for row in csv.reader(lines, delimiter=mark) if row] or [[]]
+    said = columns or (None, None)
+    f, t, s = (_column(header, what, name, path) for what, name in zip(_COLUMNS, (*said, None)))
+    if short := [i for i, row in enumerate(rows, 2) if len(row) < len(header)]:
+        raise ValueError(f'{path}: expected {len(header)} columns in each line, got fewer in line {short[0]}')
+    if not rows: raise ValueError(f'{path}: expected a line for each image, got none')
+    in_order = lambda k: (not k.isdecimal(), int(k) if k.isdecimal() else 0, k)
+    names = sorted({row[t].strip() for row in rows}, key=in_order)
+    kinds = [row[s].strip() if s >= 0 else 'train' for row in rows]
+    parts = _named_parts(sorted({*kinds}), path)
+    if {*kinds} != {*parts.values()} or 'train' not in parts:
+        raise ValueError(f'{path}: expected train, val or test as splits, train among them, got {sorted({*kinds})}')
+    found: dict[str, tuple] = {part: ([], []) for part in parts}
+    part_of = {name: part for part, name in parts.items()}
+    for row, kind in zip(rows, kinds):
+        files, y = found[part_of[kind]]
+        files.append(_path(path.parent / Path(row[f].strip()).expanduser()))
+        y.append(names.index(row[t].strip()))
+    return found, names, f'list {path.name}: {_parts_told(found)}'
 
 # %% ../nbs/05_loaders.ipynb #af75d472
 def _hugging_face(data, columns: tuple[str, str] | None = None) -> _Found:
@@ -505,6 +583,7 @@ def _folder(path: Path, columns) -> _Found:
     "A folder of one of three kinds"
     if (path / 'state.json').exists() or (path / 'dataset_dict.json').exists(): return _hugging_face(path, columns)
     if len(splits := sorted(path.glob('split_zhou_*.json'))) == 1: return _coop(splits[0])
+    if any(path.glob('*.npy')): return _npy_pairs(path / 'all')
     return _image_folder(path)
 
 # %% ../nbs/05_loaders.ipynb #24dae34c
@@ -527,9 +606,12 @@ def _find_set(name, root: Path, seed: int, download: bool, columns) -> _Found:
     name = str(name)
     for path in (Path(name).expanduser(), root / name):
         if path.is_dir(): return _folder(path, columns)
-        if path.is_file(): return {'.npz': _arrays, '.json': _coop}.get(path.suffix, _image_zip)(path)
+        if path.suffix in ('.csv', '.tsv') and path.is_file(): return _file_list(path, columns)
+        kinds = {'.npz': _arrays, '.npy': _npy_pairs, '.json': _coop}
+        if path.is_file(): return kinds.get(path.suffix, _image_zip)(path)
     near = difflib.get_close_matches(re.sub('[-_ ]', '', name.lower()), list_tasks(), 1)
-    raise ValueError(f"name: expected a task, a folder, a zip or an .npz, got {name!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
+    hint = f'; did you mean {near[0]!r}?' if near else '.'
+    raise ValueError(f"name: expected a task, a folder, a zip, an .npz or a .csv, got {name!r}{hint} "
                      f"Tasks: {', '.join(list_tasks())}. "
                      f"Files are looked for here and in root='{str(root).replace(str(Path.home()), '~')}'.")
 
@@ -562,7 +644,7 @@ def _with_test(parts: dict[str, tuple], val_as_test: bool | None, name) -> dict[
 
 # %% ../nbs/05_loaders.ipynb #a09734b6
 def load_task(
-    name: str | Path | Any, # a name (`list_tasks`); a folder, zip, .npz, CoOp's .json; 'hf/...', or a Hugging Face set itself
+    name: str | Path | Any, # a name (`list_tasks`); a folder, .zip, .npz, .npy, .csv, CoOp's .json; 'hf/...', or a Hugging Face set
     root: str | Path = '~/data', # where data sets are
     *,
     size: int | None = None, # side of the images; None: their own, or as in the papers where it varies: 128 (GTSRB 32)
@@ -573,7 +655,7 @@ def load_task(
     shots: int | None = None, # training images per class; None: all
     seed: int = 0, # of every cut, of `shots`, and of the counting squares
     download: bool = False, # whether torchvision may download what is not there ('hf/...' always may)
-    columns: tuple[str, str] | None = None, # of a Hugging Face data set: image and label; None: found by their types
+    columns: tuple[str, str] | None = None, # image and label of a table or a Hugging Face data set; None: found by name or type
     cache: str | Path | None = None, # folder for decoded images; None: $VRLIT_CACHE, or ~/.cache/vrlit
     memory: float = SHARE, # share of the free memory that images from files may take; larger sets stay on disk
 ) -> Task:

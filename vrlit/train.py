@@ -106,16 +106,17 @@ def device_of(model: torch.nn.Module) -> torch.device:
     "Where the model's parameters are."
     return next(model.parameters()).device
 
+# %% ../nbs/40_train.ipynb #819d52c7
 def evaluate(
     model: Reprogrammed,
     split: Split, # N images and labels
     batch_size: int = 256,
 ) -> Score:
     "Cross-entropy and accuracy of `model` on `split`, on the model's device, in its dtype."
-    loss, right, n = _by_class(model, split, batch_size)
+    loss, right, n = _scored(model, split, batch_size)
     return Score(loss, float(right.sum() / n.sum()))
 
-def _by_class(model, split, batch_size=256) -> tuple[float, Tensor, Tensor]:
+def _scored(model, split, batch_size=256) -> tuple[float, Tensor, Tensor]:
     "Mean cross-entropy; of each target label the images that are right, and all of them, [K]"
     loss: Any = 0
     counts: Any = 0 # [K, 2]
@@ -161,7 +162,8 @@ def _remap(mapping, stats):
     return int((best(mapping.matrix()) != before).any(0).sum())
 
 # %% ../nbs/40_train.ipynb #0eec5687
-def _epoch(model, split, opts, batch_size, factor, augment, generator, order, advance, stats=None, weight=None, smoothing=0.):
+def _epoch(model, split, opts, batch_size, factor, augment, generator, order, advance, stats=None, weight=None,
+           smoothing=0.):
     """One pass over the training data: losses of all steps, training accuracy.
 
     `factor(share, gamma)` scales the learning rates, and `stats` takes what passes."""
@@ -312,7 +314,9 @@ def _check_precision(model):
         raise ValueError(f'model: what learns needs single precision, or its steps are rounded away, got {", ".join(low[:3])}; '
                          'model.float() makes it so, and model.source.half() alone is fine')
 
-def _check_fit(*, epochs, batch_size, schedule, milestones, momentum, keep, seed, flip, augment, **settings):
+def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, momentum, keep, seed, flip, augment, **settings):
+    check_model(model, task)
+    _check_precision(model)
     check_number('label_smoothing', settings['label_smoothing'], 0, 1)
     check_choice('select', settings['select'], ('accuracy', 'balanced'))
     for what, v in dict(epochs=epochs, batch_size=batch_size).items(): check_whole(what, v)
@@ -365,6 +369,7 @@ def _stoppable(model, result, held, keep):
         warnings.warn(f'interrupted after {len(result.log)} of {result.settings["epochs"]} epochs; '
                       'the result and the model are those of the epochs that were finished', stacklevel=5)
 
+# %% ../nbs/40_train.ipynb #7b9ad5c6
 def _check_finite(losses, epoch, where='step'):
     if losses.isfinite().all(): return
     i = int((~losses.isfinite()).nonzero()[0])
@@ -376,7 +381,7 @@ def _row(model, task, epoch, opts, losses, train_acc, remapped, select):
     "An epoch's row of the log. The last step may have been the one too many, so what came of it is looked at, too"
     test, found = evaluate(model, task.test), dict(val_loss=None, val_acc=None)
     if task.val is not None:
-        val_loss, right, n = _by_class(model, task.val)
+        val_loss, right, n = _scored(model, task.val)
         found = dict(val_loss=val_loss, val_acc=float(right.sum() / n.sum()))
         if select == 'balanced': found['val_balanced'] = balanced_accuracy(right, n)
     after = [test.loss] + ([found['val_loss']] if task.val is not None else [])
@@ -457,9 +462,7 @@ def fit(
     after the epoch; it holds the result of the epochs before. `ValueError` if the parts do not fit or an argument is
     wrong, `TypeError` for something else in the place of a model or a task."""
     settings = {k: v for k, v in locals().items() if k not in ('model', 'task', 'progress', 'callback')}
-    check_model(model, task)
-    _check_precision(model)
-    _check_fit(**settings)
+    _check_fit(model, task, **settings)
     model.to(device := usable_device(device)).labels = list(task.labels)
     model.reading = how_read(task)
     return _train(model, task.to(device) if hasattr(task, 'to') else task, device, settings, progress, callback)
