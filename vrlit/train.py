@@ -314,7 +314,8 @@ def _check_precision(model):
         raise ValueError(f'model: what learns needs single precision, or its steps are rounded away, got {", ".join(low[:3])}; '
                          'model.float() makes it so, and model.source.half() alone is fine')
 
-def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, momentum, keep, seed, flip, augment, **settings):
+def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, momentum, keep, seed, flip, augment,
+               **settings):
     check_model(model, task)
     _check_precision(model)
     check_number('label_smoothing', settings['label_smoothing'], 0, 1)
