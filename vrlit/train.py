@@ -332,6 +332,7 @@ def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, momentu
         raise ValueError(f'augment: expected a text such as +32, or a function of a batch, got {augment!r}')
     lr_factor(schedule, 0, 1)
 
+# %% ../nbs/40_train.ipynb #518447da
 def usable_device(
     device: torch.device | str | None = None, # None: a CUDA device if there is one
 ) -> torch.device:
