@@ -50,6 +50,13 @@ def some_pictures(folder):
         Image.fromarray(np.random.default_rng(i).integers(low, 128 + low, (8, 8, 3), dtype=np.uint8)).save(path)
     return folder
 
+# Makes of root a user to whom files of others are closed: without its capabilities
+ORDINARY = '''import ctypes
+assert ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()) == 0
+'''
+root_only = pytest.mark.skipif(not hasattr(os, 'getuid') or os.getuid() != 0 or sys.platform != 'linux', reason='makes files of another user, as only root can, on Linux')
+SOMEBODY = 65534
+
 def pytest_report_header():
     def of(name):
         try: return f'{name} {version(name)}'

@@ -1,11 +1,12 @@
 "Files as people have them: deep, transparent and lying pictures, folders of any name, links, caches that others share"
-import io, os, shutil, stat, struct, subprocess, sys, warnings, zipfile
+import io, os, shutil, stat, struct, warnings, zipfile
 from pathlib import Path
 
 import numpy as np, pytest, torch
 from PIL import Image
 
 import vrlit as vr
+from conftest import ORDINARY, SOMEBODY, root_only
 from vrlit import load_task
 from vrlit.loaders import list_tasks
 
@@ -184,14 +185,6 @@ def test_a_known_name_is_that_name(tmp_path, monkeypatch):
 
 # ---- caches that are shared ----------------------------------------------------------------------------------------
 
-def as_nobody(code, *args, umask=0o022):
-    "What a program of another user prints; it has read this one's packages before it becomes nobody"
-    begin = f'import os, sys, warnings, torch, vrlit as vr; vr.load_task; import torchvision.transforms, sklearn.model_selection; os.umask({umask}); os.setuid(65534)\n'
-    res = subprocess.run([sys.executable, '-c', begin + code, *map(str, args)], capture_output=True, text=True, timeout=120)
-    return res.stdout + res.stderr
-
-root_only = pytest.mark.skipif(not hasattr(os, 'getuid') or os.getuid() != 0, reason='becomes another user, as only root can')
-
 @pytest.mark.skipif(not hasattr(os, 'umask') or os.name == 'nt', reason='needs the permissions of Unix')
 def test_the_cache_is_readable_as_the_umask_says(tmp_path, cache):
     old = os.umask(0o027)
@@ -200,29 +193,31 @@ def test_the_cache_is_readable_as_the_umask_says(tmp_path, cache):
     assert {stat.S_IMODE(p.stat().st_mode) for p in cache.iterdir()} == {0o640} and len(list(cache.iterdir())) == 2
 
 @root_only
-def test_a_cache_that_cannot_be_written(tmp_path, cache):
+def test_a_cache_that_cannot_be_written(tmp_path, cache, python):
     pictures(tmp_path / 'f')
     cache.mkdir(mode=0o700)
-    for p in (tmp_path, *tmp_path.parents): p.chmod(p.stat().st_mode | 0o055)
-    code = 'try: vr.load_task(sys.argv[1], cache=sys.argv[2])\nexcept OSError as e: print(type(e).__name__, e)'
+    os.chown(cache, SOMEBODY, SOMEBODY)
+    code = ORDINARY + 'import sys, vrlit as vr\ntry: vr.load_task(sys.argv[1], cache=sys.argv[2])\nexcept OSError as e: print(type(e).__name__, e)'
     for place in (cache, cache / 'deeper'):
-        said = as_nobody(code, tmp_path / 'f', place)
+        said = python('-c', code, tmp_path / 'f', place)
         assert 'PermissionError' in said and 'cache: decoded images cannot be kept there' in said and 'VRLIT_CACHE' in said and str(place) in said
     (tmp_path / 'file').write_text('')
     with pytest.raises(OSError, match='VRLIT_CACHE'): load_task(tmp_path / 'f', cache=tmp_path / 'file')
 
 @root_only
-def test_files_of_a_second_user_do_not_break_the_firsts(tmp_path, cache):
-    for p in (tmp_path, *tmp_path.parents): p.chmod(p.stat().st_mode | 0o055)
+def test_files_of_a_second_user_do_not_break_the_firsts(tmp_path, cache, python):
+    "In a folder that is open to all, as /tmp is: everybody writes there, and nobody replaces what is another's"
     pictures(tmp_path / 'f')
-    cache.mkdir(); cache.chmod(0o1777) # as /tmp is: everybody writes, nobody replaces another's
     task = load_task(tmp_path / 'f')
-    for p in cache.iterdir(): p.chmod(0o600)
-    code = 'warnings.simplefilter("error"); t = vr.load_task(sys.argv[1], cache=sys.argv[2]); print(len(t.train), int(t.train.x.sum()))'
+    cache.chmod(0o1777)
+    for p in (cache, *cache.iterdir()): os.chown(p, SOMEBODY, SOMEBODY)
+    for p in cache.iterdir(): p.chmod(0o600) # closed to the second user
+    theirs = {p: p.read_bytes() for p in cache.iterdir()}
+    code = ORDINARY + 'import sys, warnings, vrlit as vr; warnings.simplefilter("error"); t = vr.load_task(sys.argv[1], cache=sys.argv[2]); print(len(t.train), int(t.train.x.sum()))'
     want = f'{len(task.train)} {int(task.train.x.sum())}'
-    assert as_nobody(code, tmp_path / 'f', cache).strip() == want and as_nobody(code, tmp_path / 'f', cache, umask=0o077).strip() == want
-    again = load_task(tmp_path / 'f')
-    assert torch.equal(again.train.x, task.train.x)
+    for _ in range(2): assert python('-c', code, tmp_path / 'f', cache).strip() == want
+    assert all(p.read_bytes() == data for p, data in theirs.items()) and len(list(cache.iterdir())) == 3
+    assert torch.equal(load_task(tmp_path / 'f').train.x, task.train.x)
 
 # ---- arrays and lists as they are ----------------------------------------------------------------------------------
 

@@ -3,9 +3,8 @@ import os, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest, torch, vrlit as vr
-from conftest import some_pictures
+from conftest import ORDINARY, SOMEBODY, root_only, some_pictures
 from test_cli import FAST, FILES, command, read, vrlit
-from test_files import root_only
 
 @pytest.fixture
 def folder(tmp_path):
@@ -37,16 +36,11 @@ def test_a_killed_training_owns_nothing(folder):
 
 @root_only
 def test_a_folder_that_cannot_be_written_is_known_before_the_training(folder):
-    for p in (folder, *folder.parents): p.chmod(p.stat().st_mode | 0o055)
     (folder / 'closed').mkdir(mode=0o755)
-    code = '''
-import os, sys, torch, torchvision, sklearn.model_selection, open_clip, timm
-import vrlit.runs, vrlit.cli
-os.setuid(65534)
-sys.path.insert(0, os.getcwd())
-from vrlit.cli import app
-app(['train', 'pile', '--epochs', '1', '--out', 'closed/run'], prog_name='vrlit')'''
-    res = subprocess.run([sys.executable, '-c', code], cwd=folder, env=command(cwd=folder)['env'] | dict(VRLIT_CACHE='/tmp/never-used'), capture_output=True, text=True, timeout=120)
+    os.chown(folder / 'closed', SOMEBODY, SOMEBODY)
+    run = command('train', 'pile', *FAST, '--out', 'closed/run', cwd=folder)
+    run['args'][2] = ORDINARY + run['args'][2]
+    res = subprocess.run(**run, capture_output=True, timeout=120)
     assert res.returncode == 1 and 'folder: it cannot be written (Permission denied)' in res.stderr and 'Traceback' not in res.stderr
     assert 'ILM' not in res.stdout # nothing was trained
 

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-import click, typer
+import typer
 
 import vrlit as vr
 
@@ -64,7 +64,7 @@ def _errors() -> Iterator[_Signals]:
         return typer.Exit(status)
     with _stopping() as stop:
         try: yield stop
-        except (BrokenPipeError, click.ClickException, click.exceptions.Exit): raise # `vrlit list | head` is no error
+        except (BrokenPipeError, typer.Exit, typer.BadParameter): raise # `vrlit list sources | head` is no error
         except KeyboardInterrupt: raise end('interrupted', 128 + stop.number) from None
         except (ValueError, TypeError, FileNotFoundError, ImportError) as e: raise end(f'error: {e}', 2) from None
         except (OSError, FloatingPointError, MemoryError) as e: raise end(f'error: {e}', 1) from None
