@@ -63,7 +63,7 @@ train
 controls baselines official plots
 theory
 runs
-prediction
+prediction reports
 cli'''.splitlines()
 
 def test_imports_run_downhill():

@@ -13,6 +13,7 @@ from . import plots as plots
 from . import prediction as prediction
 from . import prompts as prompts
 from . import recipes as recipes
+from . import reports as reports
 from . import reprogram as reprogram
 from . import runs as runs
 from . import sources as sources
@@ -118,6 +119,15 @@ from .prompts.smm import mask_generator as mask_generator
 from .prompts.watermark import Patch as Patch
 from .prompts.watermark import Watermark as Watermark
 from .recipes import paper_and_clean as paper_and_clean
+from .reports import Report as Report
+from .reports import calibration as calibration
+from .reports import draw_confusion as draw_confusion
+from .reports import draw_mistakes as draw_mistakes
+from .reports import draw_reliability as draw_reliability
+from .reports import per_label as per_label
+from .reports import report as report
+from .reports import worst_confusions as worst_confusions
+from .reports import write_report as write_report
 from .reprogram import Frozen as Frozen
 from .reprogram import LabelMapping as LabelMapping
 from .reprogram import Reprogrammed as Reprogrammed

@@ -405,6 +405,8 @@ def eval_(
     batch_size: Annotated[int, typer.Option(min=1, help='Images at a time.')] = 256,
     device: Device = None,
     as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+    report: Annotated[Path | None, typer.Option(help='An .html file to write: confusions, calibration, the pattern, '
+                                                     'the mapping and the controls on one page.', show_default='none')] = None,
 ):
     "Evaluate what was trained."
     with _errors():
@@ -416,6 +418,7 @@ def eval_(
         if now != then: typer.echo(f'warning: {split} is not the one of the training: {now}, there {then}', err=True)
         score = vr.evaluate(run.model, target.splits[split], batch_size)
         found = dict(task=target.name, split=split, images=now['images'], accuracy=score.accuracy, loss=score.loss)
+        if report is not None: vr.write_report(vr.report(run, split, task=target, batch_size=batch_size), report)
         text = '{task}, {split}, {images:,} images: accuracy {accuracy:.1%}, loss {loss:.3f}'
         typer.echo(json.dumps(found) if as_json else f'{run.model}\n{text.format(**found)}')
 

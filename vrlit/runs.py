@@ -10,7 +10,7 @@ __all__ = ['GIVEN', 'list_prompts', 'list_mappings', 'read_part', 'build_prompt'
 import ast, csv, dataclasses, difflib, importlib, inspect, json, os, platform, re, shutil, sys, tempfile, warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -341,6 +341,12 @@ class Run:
     model: Reprogrammed
     result: Result
     config: dict[str, Any]
+    controls: dict[str, Result] = field(default_factory=dict) # by name, the ones that were trained
+
+    @property
+    def comparison(self) -> Comparison:
+        "The result beside its controls, as `compare` gave it."
+        return Comparison(self.result, self.controls, self.result.interrupted)
 
     @property
     def source(self) -> Any:
@@ -389,10 +395,14 @@ def load_run(
     adapter = read_weights(folder / 'adapter.safetensors')
     model = _built_model(config, source, labels['target']).load_adapter(adapter)
     model.reading = how_read(SimpleNamespace(size=told['task'].get('size'), loaded=('', config['data'] or {})))
-    result = Result(**{f.name: told[f.name] for f in dataclasses.fields(Result) if f.name in told})
-    return Run(folder, model.to(usable_device(device)).eval(), result, config)
+    controls = {k: _as_result(r) for k, r in told.get('controls', {}).items()}
+    return Run(folder, model.to(usable_device(device)).eval(), _as_result(told), config, controls)
 
 # %% ../nbs/44_runs.ipynb #0eddaadf
+def _as_result(told: dict) -> Result:
+    "The result that JSON tells, whatever else it tells"
+    return Result(**{f.name: told[f.name] for f in dataclasses.fields(Result) if f.name in told})
+
 def _read_json(folder, name):
     try: return json.loads((folder / name).read_text(encoding='utf-8'))
     except (OSError, ValueError) as e:
