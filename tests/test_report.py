@@ -20,6 +20,7 @@ def test_numbers(told):
     for k, row in enumerate(vr.per_label(told)):
         assert row['images'] == 25 and row['accuracy'] == pytest.approx((said[y == k] == k).mean())
         assert np.isnan(row['precision']) if not (said == k).any() else row['precision'] == pytest.approx((y[said == k] == k).mean())
+    assert str(told).startswith(f't, test: {told.accuracy:.1%} of 100 images right, balanced {told.balanced_accuracy:.1%}')
     pairs = vr.worst_confusions(told, 99)
     assert sum(len(i) for _, _, i in pairs) == (y != said).sum()
     for t, s, i in pairs: assert (y[i] == t).all() and (said[i] == s).all() and (told.p[i, s].diff() <= 0).all()

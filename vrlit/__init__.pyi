@@ -33,6 +33,7 @@ from .checks import check_names as check_names
 from .checks import check_number as check_number
 from .checks import check_seed as check_seed
 from .checks import check_source as check_source
+from .checks import check_type as check_type
 from .checks import check_whole as check_whole
 from .checks import what_came as what_came
 from .clip.attributes import AttrVR as AttrVR
@@ -186,6 +187,7 @@ from .train import Diverged as Diverged
 from .train import Result as Result
 from .train import Score as Score
 from .train import balanced_accuracy as balanced_accuracy
+from .train import check_milestones as check_milestones
 from .train import check_model as check_model
 from .train import class_weights as class_weights
 from .train import device_of as device_of

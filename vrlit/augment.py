@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import check_flag, check_whole
+from .checks import check_flag, check_type, check_whole
 from .pixels import resize
 
 # %% ../nbs/04_augment.ipynb #752c8323
@@ -93,6 +93,8 @@ def augmentation(
 ) -> Callable[..., Tensor]: # (batch [B, C, H, W], generator) -> a batch
     "The augmentation that `text` names. `ValueError` for another text."
     steps: list[Callable[..., Tensor]] = []
+    check_type('text', text, str, 'the name of an augmentation')
+    check_whole('size', size)
     for word in map(str.strip, text.split(',')):
         crop = re.fullmatch(r'(\d*)\+(\d+)', word)
         if crop: steps.append(Augment(int(crop[1] or size), int(crop[2]), flip))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checks import check_seed
+from .checks import check_seed, check_type
 from .reprogram import Reprogrammed
 from .tasks import Split
 from .train import Result, check_model, fit
@@ -45,6 +45,8 @@ def random_source(
 
     Each tensor is drawn from a normal distribution with its mean and standard deviation; of the old weights nothing
     else is left. Batch norm takes its statistics from `z`."""
+    check_type('source', source, nn.Module, 'a source model')
+    check_type('z', z, Tensor, 'a batch of its input')
     source, g = copy.deepcopy(source), torch.Generator().manual_seed(check_seed(seed))
     with torch.no_grad():
         for p in source.parameters(): p.copy_(torch.randn(p.shape, generator=g).to(p) * p.std(correction=0) + p.mean())
@@ -131,7 +133,7 @@ def compare(
 
     `ValueError` for an unknown control, before anything runs. An interrupt ends it with what is finished; a control
     that diverges or takes too much memory is given up with a warning."""
-    names = (controls,) if isinstance(controls, str) else tuple(controls)
+    names = (controls,) if isinstance(controls, str) else check_type('controls', controls, (tuple, list), 'names')
     check_model(model, task)
     _check_controls(names, model)
     initial = model.adapter()

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .checks import check_choice, check_flag, check_number, check_seed, check_whole, what_came
+from .checks import check_choice, check_flag, check_names, check_number, check_seed, check_type, check_whole, what_came
 from .pixels import resize, rgb, square
 from .tasks import SHARE, Split, Task, counting_squares, fits_memory, make_task, progress_bar
 
@@ -40,6 +40,7 @@ def _path(path) -> _File:
     try: return _File(str(path), lambda: open(path, 'rb'), _stamp(path))
     except FileNotFoundError:
         raise FileNotFoundError(f'{path}: this image is not there') from None
+    except (OSError, ValueError) as e: raise ValueError(f'{path}: expected the name of an image file ({e})') from e
 
 @contextmanager
 def _reading(file):
@@ -460,6 +461,8 @@ def _arrays(path: Path) -> _Found:
         raise ValueError(f'{path}: expected an .npz of plain arrays ({e})') from e
     others = [k for k in z if k != 'labels']
     named = 'labels' in z and any(role[0] == 'y' for role in map(_role, others) if role)
+    if named and z['labels'].ndim != 1:
+        raise ValueError(f'{path}: expected names as labels, got an array {list(z["labels"].shape)}')
     parts = {part: (_as_images(z[x]), z[y]) for part, (x, y) in _array_pairs(others if named else z, path).items()}
     return parts, [str(k) for k in z['labels']] if named else None, f'arrays of {path.name}: {", ".join(parts)}'
 
@@ -536,7 +539,7 @@ def _hugging_face(data, columns: tuple[str, str] | None = None) -> _Found:
     if 'train' not in sets or not isinstance(sets['train'], datasets.Dataset):
         kind = type(next(iter(data.values()))).__name__
         raise ValueError(f'{origin}: expected a Dataset, or splits of it, train among them, got {", ".join(data)} ({kind})')
-    image, label = columns or _columns(sets['train'].features, origin)
+    image, label = _columns(sets['train'].features, origin, columns)
     ys = {part: np.asarray(d.with_format('numpy')[label][:]) for part, d in sets.items()}
     labels = getattr(sets['train'].features[label], 'names', None)
     if ys['train'].dtype.kind in 'UOT': # words
@@ -545,10 +548,11 @@ def _hugging_face(data, columns: tuple[str, str] | None = None) -> _Found:
     found = {part: (_rows(sets[part], image, f'{origin}, {part}'), y) for part, y in ys.items() if (y >= 0).any()}
     return found, labels, f'{origin}: {", ".join(found)}'
 
-def _columns(features, origin) -> tuple[str, str]:
+def _columns(features, origin, said=None) -> tuple[str, str]:
     "The columns of images and of labels"
     of = lambda *kinds: [k for k, f in features.items() if type(f).__name__ in kinds]
     image, label = of('Image'), of('ClassLabel') or [k for k in ('label', 'labels') if k in features]
+    if said: image, label = ([k] if k in features else [] for k in said)
     if len(image) != 1 or len(label) != 1:
         raise ValueError(f"columns: {origin} has the columns {', '.join(features)}; say which are image and label, "
                          "such as columns=('image', 'label')")
@@ -595,7 +599,7 @@ def is_known_task(
 
 def _find_set(name, root: Path, seed: int, download: bool, columns) -> _Found:
     if not isinstance(name, str | Path):
-        if isinstance(name, dict) or hasattr(name, 'features'): return _hugging_face(name, columns)
+        if isinstance(name, dict) and name or hasattr(name, 'features'): return _hugging_face(name, columns)
         raise TypeError('name: expected a name (list_tasks() has them), a path or a Hugging Face data set, '
                         f'got {what_came(name)}; make_task(name, (x, y)) takes arrays')
     if isinstance(name, str) and is_known_task(name):
@@ -616,7 +620,11 @@ def _find_set(name, root: Path, seed: int, download: bool, columns) -> _Found:
                      f"Files are looked for here and in root='{str(root).replace(str(Path.home()), '~')}'.")
 
 # %% ../nbs/05_loaders.ipynb #71b569e4
-def _check_how(size, mode, crop, val, shots, seed, memory):
+def _check_how(root, columns, val_as_test, size, mode, crop, val, shots, seed, memory):
+    check_type('root', root, (str, Path), 'a folder')
+    if columns is not None and len(check_names('columns', columns)) != 2:
+        raise ValueError(f'columns: expected two, of images and of labels, got {columns!r}')
+    if val_as_test is not None: check_flag('val_as_test', val_as_test)
     if size is not None: check_whole('size', size)
     check_choice('mode', mode, ('bilinear', 'bicubic'))
     check_flag('crop', crop)
@@ -668,7 +676,7 @@ def load_task(
     given: dict[str, Any] = dict(root=str(root), size=size, mode=mode, crop=crop, val=val, shots=shots, seed=seed,
                                  columns=columns) | ({} if val_as_test is None else dict(val_as_test=val_as_test))
     loaded = (str(name), given) if isinstance(name, str | Path) else None
-    _check_how(size, mode, crop, val, shots, seed, memory)
+    _check_how(root, columns, val_as_test, size, mode, crop, val, shots, seed, memory)
     root, known = Path(root).expanduser(), name if is_known_task(name) and name in list_tasks() else None
     parts, labels, origin = _find_set(name, root, seed, download, columns)
     how = dict(size=size or (_SETS[known].size if known in _SETS else None), mode=mode, crop=crop)

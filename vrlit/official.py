@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .checks import what_came
+
 # %% ../nbs/47_official.ipynb #3021c15e
 def to_official(
     model: nn.Module, # a Reprogrammed, or a prompt alone
@@ -52,7 +54,7 @@ def from_official(
     mapping: Any = getattr(model, 'mapping', None)
     names = _names(prompt)
     held = checkpoint if isinstance(checkpoint, dict) else _read_checkpoint(Path(checkpoint).expanduser())
-    state = dict(held.get('visual_prompt_dict', held))
+    state = _tensors(held.get('visual_prompt_dict', held))
     mask = state.pop(names['mask'], None) if 'mask' in names else None
     ours = {theirs: own for own, theirs in names.items()}
     state = {_renamed(k, ours): v for k, v in state.items()}
@@ -62,7 +64,7 @@ def from_official(
         if not hasattr(mapping, 'sequence'):
             warnings.warn(f'checkpoint: its mapping is one-to-one, {type(mapping).__name__} is not; it keeps its own',
                           stacklevel=2)
-        else: sequence = _check_sequence(mapping, torch.as_tensor(sequence))
+        else: sequence = _check_sequence(mapping, sequence)
     prompt.load_state_dict(state)
     if sequence is not None and hasattr(mapping, 'sequence'): mapping.sequence.copy_(sequence)
     return model
@@ -72,10 +74,15 @@ def _read_checkpoint(file):
     if not file.is_file(): raise FileNotFoundError(f'checkpoint: there is no file {file}')
     try: held = torch.load(file, map_location='cpu', weights_only=True)
     except Exception as e:
-        why = str(e).splitlines()[0]
+        why = next(iter(str(e).splitlines()), type(e).__name__)
         raise ValueError(f'checkpoint: {file} cannot be read as tensors and plain values alone ({why})') from e
     if not isinstance(held, dict): raise ValueError(f'checkpoint: expected a dict in {file}, got {type(held).__name__}')
     return held
+
+def _tensors(state):
+    listed = state.items() if isinstance(state, dict) else [(None, None)]
+    if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in listed): return dict(state)
+    raise ValueError(f'checkpoint: expected the tensors of a prompt by their names, got {what_came(state)}')
 
 def _check(prompt, state, mask):
     own = prompt.state_dict()
@@ -88,13 +95,18 @@ def _check(prompt, state, mask):
     wrong += [f'{k} has values that are no numbers' for k in own if not state[k].isfinite().all()]
     if wrong: raise ValueError(f'checkpoint: it does not fit; {"; ".join(wrong[:4])}')
     if mask is None: return
-    theirs, ours = mask.to(prompt.mask).broadcast_to(own['pattern'].shape), prompt.mask.expand_as(own['pattern'])
-    if not torch.equal(theirs, ours):
-        raise ValueError(f'checkpoint: its mask shows {int(mask[0].sum()):,} pixels of the pattern, '
+    ours = prompt.mask.expand_as(own['pattern'])
+    if mask.shape not in (ours.shape, ours[:1].shape, ours[0].shape):
+        raise ValueError(f'checkpoint: its mask is {list(mask.shape)}, expected {list(ours.shape)}')
+    if not torch.equal(mask.to(ours).expand_as(ours), ours):
+        raise ValueError(f'checkpoint: its mask shows {int(mask.reshape(-1, *ours[0].shape)[0].sum()):,} pixels of the pattern, '
                          f'the one here {int(prompt.mask.sum()):,}: another width or inner side')
 
-def _check_sequence(mapping, sequence: Tensor) -> Tensor:
+# %% ../nbs/47_official.ipynb #b8986cdb
+def _check_sequence(mapping, sequence) -> Tensor:
     S = mapping.matrix().shape[0]
+    if not isinstance(sequence, Tensor) or sequence.dtype.is_floating_point or sequence.dtype.is_complex:
+        raise ValueError(f'checkpoint: expected a mapping_sequence of source labels, got {what_came(sequence)}')
     if sequence.numel() != mapping.sequence.numel():
         raise ValueError(f'checkpoint: it maps {sequence.numel()} target labels, the mapping here {mapping.sequence.numel()}')
     if not 0 <= int(sequence.min()) <= int(sequence.max()) < S:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from .checks import check_choice, check_source, check_whole
+from .checks import check_choice, check_flag, check_source, check_type, check_whole
 
 # %% ../nbs/01_pixels.ipynb #37c28006
 def unit(
@@ -26,6 +26,7 @@ def unit(
     """Pixels as numbers in [0, 1]: the space that means and standard deviations speak of.
 
     `ValueError` for another dtype."""
+    check_type('x', x, Tensor, 'a tensor')
     if x.dtype == torch.uint8: return x.to(dtype) / 255
     if x.is_floating_point(): return x.to(dtype)
     raise ValueError(f'x: expected uint8 pixels, or floating in [0, 1], got {x.dtype}')
@@ -71,6 +72,8 @@ def resize(
     """Resize of a batch, on its device: bytes exactly as PIL does, floats as torch does.
 
     `ValueError` for another shape, dtype or mode."""
+    check_type('x', x, Tensor, 'a tensor')
+    check_flag('antialias', antialias)
     if x.ndim != 4: raise ValueError(f'x: expected a batch [B, C, H, W], got {list(x.shape)}')
     check_choice('mode', mode, _FILTERS)
     check_whole('size', size)
@@ -90,6 +93,7 @@ def rgb(
     """A picture of any mode as three bytes per pixel, upright: deep ones scaled, transparent ones laid on white.
 
     `ValueError` for numbers that have no largest one: 32 bits, signed or floating."""
+    check_type('image', image, Image.Image, 'a PIL image')
     upright = ImageOps.exif_transpose(image) if image.getexif().get(274, 1) != 1 else image
     if image.mode[0] in 'IF': return Image.fromarray(_bytes(upright, _white(image), image)).convert('RGB')
     clear = image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or 'transparency' in image.info
@@ -125,7 +129,8 @@ def square(
     "A picture as a square, by PIL's filters."
     check_choice('mode', mode, _FILTERS)
     check_whole('size', size)
-    if not crop: return image.resize((size, size), Image.Resampling[mode.upper()])
+    check_type('image', image, Image.Image, 'a PIL image')
+    if not check_flag('crop', crop): return image.resize((size, size), Image.Resampling[mode.upper()])
     from torchvision.transforms import InterpolationMode, functional as T
     return T.center_crop(T.resize(image, size, InterpolationMode(mode)), size)
 
@@ -175,7 +180,7 @@ class Pixels(nn.Module):
         """`r(x)`: resized unless it is that size already, and in the source's channels.
 
         `ValueError` for floats that are not in [0, 1]."""
-        _check_unit(x, *self.range)
+        _check_unit(check_type('x', x, Tensor, 'a batch of images, a tensor'), *self.range)
         z = unit(_channels(resize(x, self.size, mode=self.mode), len(self.mean)), self.mean.dtype)
         return z.clamp(0, 1) if self.mode == 'bicubic' else z # the cubic curve goes beyond
 

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .checks import check_whole, what_came
+from .checks import check_flag, check_whole, what_came
 from .loaders import image_files, read_image
 from .pixels import resize, rgb, square, unit
 from .reprogram import Reprogrammed
@@ -59,6 +59,7 @@ def _batch(image, how) -> Tensor: # [N, C, size, size]
     size, mode, crop = how['size'], how['mode'], how['crop']
     if isinstance(image, Path): return read_image(image, size, mode=mode, crop=crop)[None]
     if isinstance(image, np.ndarray):
+        if image.dtype.kind not in 'uif': raise ValueError(f'images: expected arrays of numbers, got {image.dtype}')
         if image.dtype != np.uint8: image = torch.from_numpy(image)
         elif image.ndim == 2 or image.ndim == 3 and image.shape[-1] in (3, 4): image = Image.fromarray(image)
         elif image.ndim == 4 and image.shape[-1] in (1, 3): image = torch.from_numpy(image).permute(0, 3, 1, 2)
@@ -90,6 +91,7 @@ def predict_each(
     how = f.reading or dict(size=f.prompt.r.size, mode='bilinear', crop=False)
     names = f.labels or [str(t) for t in range(f.mapping.matrix().shape[1])]
     check_whole('batch_size', batch_size)
+    check_flag('progress', progress)
     top, number = min(check_whole('top', top), len(names)), itertools.count()
     with eval_mode(f), ThreadPoolExecutor() as pool, progress_bar(unit=' images', disable=not progress) as bar:
         for told, x in _batches(_each_image(images), how, batch_size, pool):

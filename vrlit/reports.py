@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import what_came
+from .checks import check_whole, what_came
 from .controls import Comparison
 from .plots import show, show_images
 from .reprogram import Reprogrammed, mapping_table
@@ -79,8 +79,13 @@ class Report:
         "How many images of label `t` (row) are called `s` (column)."
         from sklearn.metrics import confusion_matrix
         return confusion_matrix(self.y, self.said, labels=range(self.task.K))
+    def __repr__(self) -> str: return _report_text(self)
 
 # %% ../nbs/55_report.ipynb #289af4dd
+def _report_text(r):
+    return (f'{r.task.name}, {r.split}: {r.accuracy:.1%} of {len(r.p):,} images right, '
+            f'balanced {r.balanced_accuracy:.1%}, expected calibration error {r.ece:.1%}')
+
 def per_label(
     report: Report,
 ) -> list[dict]: # a row for each target label
@@ -123,7 +128,11 @@ def report(
     if isinstance(run, Run): model, task, result = run.model, task or run.load_task(), result or run.comparison
     elif isinstance(run, Reprogrammed) and task is not None: model = run
     else: raise TypeError(f'run: expected a run, its folder, or a model and its task=, got {what_came(run)}')
-    if split not in task.splits: raise ValueError(f'split: expected one of {", ".join(task.splits)}, got {split!r}')
+    if not isinstance(getattr(task, 'splits', None), dict):
+        raise TypeError(f'task: expected a task, got {what_came(task)}')
+    check_whole('batch_size', batch_size)
+    if not isinstance(split, str) or split not in task.splits:
+        raise ValueError(f'split: expected one of {", ".join(task.splits)}, got {split!r}')
     if list(model.labels or task.labels) != task.labels:
         raise ValueError(f'task: expected the labels that the model was trained on, {task.name} has others')
     with eval_mode(model):

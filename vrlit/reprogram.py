@@ -127,6 +127,8 @@ def _check_parts_of(prompt, source, mapping):
 
 def _load_adapter(model, state):
     own = model.adapter()
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise TypeError(f'state: expected what `adapter` gave, a dict of tensors, got {what_came(state)}')
     missing, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or foreign:
         raise ValueError(f'state: expected the keys {sorted(own)}; missing {missing}, unknown {foreign}')

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from . import __version__
-from .checks import what_came
+from .checks import check_flag, check_type, what_came
 from .clip.attributes import attribute_texts
 from .clip.decoupled import DecoupledSource
 from .clip.text_prompts import text_prompts
@@ -60,6 +60,7 @@ def read_part(
     nested: bool = False, # whether parts may stand in the parentheses
 ) -> tuple[str, dict[str, Any], list[str]]: # name, named arguments, texts of the parts in the parentheses
     "What the words say. `ValueError` if they are no name with named literals."
+    check_type(what, text, str, f'the name of a {what}')
     match = re.fullmatch(r'([^()]+?)\s*(?:\((.*)\))?\s*', text, re.S)
     name, arguments = match.groups() if match else ('', '')
     try:
@@ -270,8 +271,8 @@ def save_run(
 
     `ValueError` if the folder is there, or if prompt or mapping cannot be built again from their attributes. `OSError`
     if it cannot be written; model and log are then in a second folder, which the error names."""
-    folder = Path(folder).expanduser()
-    check_folder(folder, overwrite)
+    folder = Path(check_type('folder', folder, (str, Path), 'a folder')).expanduser()
+    check_folder(folder, check_flag('overwrite', overwrite))
     if not isinstance(result, (Result, Comparison)):
         raise TypeError(f'result: expected what fit or compare gave, got {what_came(result)}')
     check_model(model, task)
@@ -386,8 +387,8 @@ def load_run(
 
     `ValueError` if the folder is none, or if the source has other weights than in the training; given by hand, these
     only warn."""
-    folder = Path(folder).expanduser()
-    config, labels, told = (_read_json(folder, f'{name}.json') for name in ('config', 'labels', 'result'))
+    folder = Path(check_type('folder', folder, (str, Path), 'a folder')).expanduser()
+    config, labels, told = (_read_json(folder, name) for name in ('config', 'labels', 'result'))
     given = source is not None or weights is not None
     if weights is not None: config['weights'] = weights
     if source is None: source = _load_source(folder, config, labels['source'], device)
@@ -395,19 +396,35 @@ def load_run(
     adapter = read_weights(folder / 'adapter.safetensors')
     model = _built_model(config, source, labels['target']).load_adapter(adapter)
     model.reading = how_read(SimpleNamespace(size=told['task'].get('size'), loaded=('', config['data'] or {})))
-    controls = {k: _as_result(r) for k, r in told.get('controls', {}).items()}
-    return Run(folder, model.to(usable_device(device)).eval(), _as_result(told), config, controls)
+    controls = {k: _as_result(folder, r) for k, r in told['controls'].items()}
+    return Run(folder, model.to(usable_device(device)).eval(), _as_result(folder, told), config, controls)
 
 # %% ../nbs/44_runs.ipynb #0eddaadf
-def _as_result(told: dict) -> Result:
-    "The result that JSON tells, whatever else it tells"
-    return Result(**{f.name: told[f.name] for f in dataclasses.fields(Result) if f.name in told})
+_KINDS: dict[str, dict[str, Any]] = dict( # what is read of each file
+    config=dict(prompt=str, mapping=str, source=str | None, task=str | None, data=dict | None, fit=dict, seed=int,
+                S=int, source_sha256=str),
+    labels=dict(target=list, source=list | None), texts=dict(texts=list, groups=list | None),
+    result=dict(task=dict, controls=dict))
 
 def _read_json(folder, name):
-    try: return json.loads((folder / name).read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e:
-        raise ValueError(f'folder: expected one that `save_run` or `vrlit train` wrote, with a {name}; '
+    try:
+        told = json.loads((folder / f'{name}.json').read_text(encoding='utf-8'))
+        for key, kind in _KINDS[name].items():
+            if not isinstance(told, dict) or key not in told: raise ValueError(f'it has no {key!r}')
+            check_type(key, told[key], kind, kind.__name__ if isinstance(kind, type) else str(kind))
+        return told
+    except (OSError, ValueError, TypeError) as e:
+        raise ValueError(f'folder: expected one that `save_run` or `vrlit train` wrote, with a {name}.json; '
                          f'{folder} cannot be read ({e})') from e
+
+def _as_result(folder, told) -> Result:
+    "The result that JSON tells, whatever else it tells"
+    try:
+        result = Result(**{f.name: told[f.name] for f in dataclasses.fields(Result) if f.name in told})
+        repr(result) # all that it tells
+        return result
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as e:
+        raise ValueError(f'folder: expected a log of epochs in result.json; {folder} cannot be read ({e!r})') from e
 
 def _load_source(folder, config, labels, device):
     if config['source'] is None:
@@ -417,7 +434,7 @@ def _load_source(folder, config, labels, device):
     name, kwargs, _ = read_part(config['source'], 'source')
     kwargs = {k: v for k, v in kwargs.items() if k not in ('V', 'm')} # these made the texts and groups that are kept
     clip = load_clip(name[5:], pretrained=config['weights'], **kwargs).to(usable_device(device))
-    kept = _read_json(folder, 'texts.json')
+    kept = _read_json(folder, 'texts')
     if kept['groups'] is None: return TextSource(clip, kept['texts'], labels)
     return DecoupledSource(clip, kept['texts'], kept['groups'], labels=labels)
 

@@ -50,7 +50,9 @@ def _label_names(source, labels):
 
 def _per_channel(what, values):
     "[C, 1, 1]; one number is that of three channels, a list of one number that of one"
-    numbers = [values] * 3 if isinstance(values, (int, float)) else torch.as_tensor(values).flatten().tolist()
+    try: numbers = [values] * 3 if isinstance(values, (int, float)) else torch.as_tensor(values).flatten().tolist()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f'{what}: expected a number, or one for each channel, got {values!r:.60}') from None
     low = 1e-6 if what == 'std' else None
     return torch.tensor([check_number(what, v, low) for v in numbers], dtype=torch.float32).view(-1, 1, 1)
 
@@ -126,7 +128,7 @@ def read_weights(
                          f'save `model.state_dict()` with safetensors.torch.save_file instead ({e})') from e
     for key in 'state_dict', 'model':
         if isinstance(state, dict) and isinstance(state.get(key), dict): state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ValueError(f'weights: expected a state dict of tensors in {file}, got {type(state).__name__}')
     if broken := [k for k, v in state.items() if v.isnan().any()]:
         raise ValueError(f'weights: {file} has values that are no numbers, in {", ".join(map(str, broken[:4]))}')

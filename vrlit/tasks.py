@@ -23,12 +23,14 @@ from PIL import Image
 from torch import Tensor
 
 from .augment import Augment
-from .checks import check_flag, check_names, check_number, check_seed, check_whole, what_came
+from .checks import check_flag, check_names, check_number, check_seed, check_type, check_whole, what_came
 
 # %% ../nbs/03_tasks.ipynb #77dda924
 def _images(x) -> Tensor:
     "Checked `x` as [N, 3, H, W]"
-    x = torch.as_tensor(x)
+    try: x = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f'x: expected images, as a tensor or an array, got {what_came(x)}') from None
     came = f'got {x.dtype} {list(x.shape)}'
     if x.dtype != torch.uint8 and not x.is_floating_point():
         raise ValueError(f'x: expected uint8 images, or floating in [0, 1], {came}')
@@ -46,7 +48,7 @@ def _targets(y) -> Tensor:
     "Checked `y` as int64 [N]"
     if not isinstance(y, Tensor):
         y = np.asarray(y)
-        if y.dtype.kind in 'USO':
+        if y.dtype.kind not in 'iufbc':
             raise ValueError(f'y: expected integer labels of shape [N], got {y.ravel()[:3].tolist()}, ...; '
                              'labels, y = np.unique(y, return_inverse=True) gives names and integers')
     y = torch.as_tensor(y)
@@ -334,6 +336,8 @@ def make_task(
 
     `ValueError` as `Split` and `Task` say, and where a class is too small to be cut."""
     check_seed(seed)
+    check_type('provenance', provenance, str, 'a text')
+    check_type('name', name, str, 'a text')
     cut = val if isinstance(val, float | int) else None
     given: dict[str, Any] = dict(train=train, test=test, val=None if cut is not None else val)
     parts = {k: _as_split(k, p) for k, p in given.items() if p is not None}
@@ -374,6 +378,7 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor]]: # (x [B, 3, H, W], y int64 [B])
     "One epoch of copies, in an order that the generator alone decides; the same for splits in memory, on disk and on a device."
     check_whole('batch_size', batch_size)
+    check_flag('drop_last', drop_last)
     if not hasattr(split, 'y'):
         hint = '; task.test is one' if hasattr(split, 'test') else ''
         raise TypeError(f'split: expected a Split, with images and labels, got {what_came(split)}{hint}')

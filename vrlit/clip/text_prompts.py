@@ -19,7 +19,7 @@ def text_prompts(
     """Every name in every template, as source labels for `TextSource`.
 
     `ValueError` for a template without {}, and for duplicate or empty names."""
-    rows = label_texts(labels, templates or [TEMPLATE, *ensemble_templates()])
+    rows = label_texts(labels, [TEMPLATE, *ensemble_templates()] if templates is None else templates)
     return [text for row in zip(*rows) for text in row]
 
 # %% ../../nbs/31_text_prompt_selection.ipynb #16060ab1

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import check_names, check_whole, what_came
+from ..checks import check_names, check_type, check_whole, what_came
 from ..mappings.one_to_one import OneToOne
 from ..reprogram import Reprogrammed
 from ..sources import Source, encode_texts, is_weights_file, load_open_clip, read_texts
@@ -93,7 +93,7 @@ class TextSource(Source):
         if not self.texts or not all(self.texts):
             raise ValueError(f'texts: expected at least one text for each of at least one source label, got {texts!r:.80}')
         known: Any = {k: getattr(clip, k).flatten().tolist() for k in ('mean', 'std')}
-        known |= dict(size=clip.size, name=clip.name, labels=labels or [t[0] for t in self.texts])
+        known |= dict(size=clip.size, name=clip.name, labels=[t[0] for t in self.texts] if labels is None else labels)
         super().__init__(_Similarity(clip.model, _mean_embeddings(clip, self.texts, batch_size)), **known)
         self.preprocessing, self.loaded = clip.preprocessing, clip.loaded
 
@@ -109,6 +109,7 @@ def _mean_embeddings(clip, texts, batch_size):
     flat = [t for ts in texts for t in ts]
     owner = torch.tensor([s for s, ts in enumerate(texts) for _ in ts], device=clip.mean.device)
     sums = 0
+    check_whole('batch_size', batch_size)
     for i in progress_bar(range(0, len(flat), batch_size), desc='texts', disable=len(flat) <= 1000):
         e = clip.encode(flat[i:i + batch_size], batch_size)
         sums = (sums if i else e.new_zeros(len(texts), e.shape[1])).index_add_(0, owner[i:i + batch_size], e)
@@ -149,6 +150,8 @@ def load_clip(
 
     `ValueError` for an unknown architecture or weights that do not fit it, `ConnectionError` if they cannot be
     downloaded."""
+    check_type('architecture', architecture, str, "a name of open_clip's, or 'miniature'")
+    if pretrained is not None: check_type('pretrained', pretrained, (str, Path, bool), 'a tag, a file, or False')
     if size is not None: check_whole('size', size)
     if architecture == 'miniature': return _load_miniature(pretrained, size or 96, kwargs)
     from open_clip import get_model_preprocess_cfg

@@ -121,7 +121,9 @@ class RLM(OneToOne):
 
 # %% ../../nbs/21_one_to_one.ipynb #e7a3468f
 def _labels(sequence) -> Tensor: # int64 [n]
-    given = torch.as_tensor(sequence)
+    try: given = torch.as_tensor(sequence)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f'sequence: expected whole numbers, got {sequence!r:.60}') from None
     if given.is_floating_point(): raise ValueError(f'sequence: expected whole numbers, got {given.dtype}')
     return given.long().flatten()
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import check_names, check_whole, what_came
+from ..checks import check_choice, check_names, check_whole, what_came
 from .counts import check_sequence,  MatrixMapping
 from .one_to_one import check_enough, greedy_assignment
 from .optimal import optimal_assignment
@@ -38,6 +38,13 @@ def descriptions(
 # %% ../../nbs/23_semantic.ipynb #54aeff67
 Encoder = Callable[[list[str]], Any] # texts -> [n, D]
 
+def _encoded(encoder, texts) -> Tensor: # [n, D]
+    try: e = torch.as_tensor(encoder(texts)).float()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f'encoder: it fails on texts ({error})') from error
+    if e.ndim == 2 and len(e) == len(texts): return e
+    raise ValueError(f'encoder: expected embeddings [{len(texts)}, D], got {list(e.shape)}')
+
 def similarity(
     source_names: list[str], # S source labels
     target_names: list[str], # K target labels
@@ -51,14 +58,16 @@ def similarity(
         if not str(name).strip(): raise ValueError('names: there is an empty one')
     source_names, target_names = ([str(n).replace('_', ' ') for n in names] for names in (source_names, target_names))
     if encoder is None:
-        if templates: raise ValueError('templates: without an encoder there is nothing that could read them')
+        if templates is not None:
+            raise ValueError('templates: without an encoder there is nothing that could read them')
         from sklearn.feature_extraction.text import TfidfVectorizer
         words = TfidfVectorizer(stop_words='english').fit(texts := descriptions(source_names))
         return torch.from_numpy((words.transform(texts) @ words.transform(target_names).T).toarray()).float()
-    templates = templates or ['{}']
+    if not callable(encoder): raise TypeError(f'encoder: expected a function of texts, got {what_came(encoder)}')
+    templates = ['{}'] if templates is None else check_names('templates', templates)
     for t in templates:
         if '{}' not in t: raise ValueError(f'templates: expected a {{}} for the name in each, got {t!r}')
-    encoded = lambda t, names: F.normalize(torch.as_tensor(encoder([t.replace('{}', n) for n in names])).float(), dim=1)
+    encoded = lambda t, names: F.normalize(_encoded(encoder, [t.replace('{}', n) for n in names]), dim=1)
     mean = lambda names: F.normalize(torch.stack([encoded(t, names) for t in templates]).sum(0), dim=1)
     return mean(source_names) @ mean(target_names).T
 
@@ -71,19 +80,19 @@ def semantic_assignment(
     """Which source labels each target label takes.
 
     `ValueError` for an unknown way, or more source labels than there are."""
+    check_choice('assign', assign, ('ordered', 'greedy', 'optimal', 'shared'))
     (S, K), m, sim = similarity.shape, per_target, similarity.clamp(min=0)
     check_enough(S, 1 if assign == 'shared' else K, m)
     if assign == 'shared': sequence = sim.argsort(dim=0, descending=True, stable=True)[:m].T
     elif assign == 'greedy': sequence = greedy_assignment(sim, m)
     elif assign == 'optimal': sequence = optimal_assignment(sim, m)
-    elif assign == 'ordered':
+    else: # 'ordered'
         order, free = sim.argsort(dim=0, descending=True, stable=True).T.tolist(), [True] * S
         sequence = torch.empty(K, m, dtype=torch.int64)
         for j in range(m):
             for t in range(K):
                 sequence[t, j] = s = next(s for s in order[t] if free[s])
                 free[s] = sim[s, t] == 0
-    else: raise ValueError(f"assign: expected 'ordered', 'greedy', 'optimal' or 'shared', got {assign!r}")
     return sequence.where(sim.T.gather(1, sequence) > 0, -1)
 
 # %% ../../nbs/23_semantic.ipynb #23c0de01

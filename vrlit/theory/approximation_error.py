@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check_type
 from ..prompts.affine_color import AffineColor
 from ..prompts.low_rank import LowRank
 from ..prompts.padding import Padding
@@ -147,6 +148,8 @@ def least_error(
     targets that are not one for each image."""
     if not isinstance(prompt, (Padding, SMM, Watermark, Patch, LowRank)):
         raise ValueError(f'prompt: no closed form is known for {type(prompt).__name__}')
+    for what, v in dict(x=x, target=target).items(): check_type(what, v, Tensor, 'images, a tensor')
+    if x.ndim != 4: raise ValueError(f'x: expected images [N, C, ., .], got {list(x.shape)}')
     H = prompt.pattern.shape[-1] if isinstance(prompt, Padding) else prompt.r.size
     wanted = [len(x), len(prompt.r.mean), H, H]
     if list(target.shape) != wanted: raise ValueError(f'target: expected {wanted}, got {list(target.shape)}')
