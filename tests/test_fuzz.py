@@ -2,7 +2,7 @@
 
 An error counts as documented if it is one of the kinds that docstrings name, and a `raise` of vrlit's own says it. `VRLIT_FUZZ=20` tries
 twenty times as many."""
-import io, json, os, shutil, tempfile, traceback, warnings, zipfile
+import functools, io, json, os, re, shutil, tempfile, traceback, warnings, zipfile
 from pathlib import Path
 
 import numpy as np, pytest, torch, vrlit as vr
@@ -291,3 +291,42 @@ def test_runs(folder, d):
 
 KEPT_RUN = Path(tempfile.mkdtemp()) / 'run'
 vr.save_run(KEPT_RUN, model(), T, vr.fit(model(), T, **quick))
+
+# ---- the command line ----------------------------------------------------------------------------------------------
+
+WORDS = ['', ' ', '-1', '0', '1', '2', '.5', '1e9', 'nan', 'inf', 'None', 'True', 'a', 'a=1', 'pattern=1', 'pattern=', 'a,b', '.5,.9', ',', '(', 'Padding(', 'Padding(inner=-1)', 'Padding(inner="a")', 'Padding(a=1)', 'padding', 'Watermark(width=3)',
+         'SMM(patch=4)', 'Residual(BLM)', 'BLMPlus(topk=0)', 'ILM(ILM)', 'embedded(size=0)', 'embedded(size=a)', 'clip/nothing', 'clip/ViT-B-32', 'hf/', 'resnet18', './digits', '/', '..', '~', 'nowhere', 'file.png', 'é', '{}', '{', '%s', '-', '--', '\\n', 'x' * 300]
+COMMANDS = dict(
+    train=(['digits'], ['--source', '--weights', '--texts', '--prompt', '--mapping', '--recipe', '--control', '--size', '--mode', '--val', '--shots', '--columns', '--optimizer', '--lr', '--weight-decay', '--momentum', '--schedule', '--milestones', '--gamma',
+        '--class-weight', '--label-smoothing', '--select', '--augment', '--seed', '--device', '--keep', '--nothing']),
+    eval=(['RUN'], ['--split', '--task', '--root', '--weights', '--batch-size', '--device', '--report']),
+    predict=(['RUN', 'file.png'], ['--top', '--weights', '--batch-size', '--device']),
+    list=(['prompts'], ['--nothing']))
+
+@functools.cache
+def trained():
+    "A run that needs nothing but its folder"
+    f, t = vr.load_source('embedded', size=32), vr.load_task('digits', shots=2)
+    m = vr.Reprogrammed(vr.Watermark(f), f, vr.ILM(f.S, t.K))
+    return str(vr.save_run(Path(tempfile.mkdtemp()) / 'run', m, t, vr.fit(m, t, **quick | dict(epochs=1))))
+
+@pytest.mark.parametrize('command', COMMANDS)
+@examples(15)
+@given(d=st.data())
+def test_commands(folder, command, d):
+    "No traceback for what a user can type"
+    from typer.testing import CliRunner
+    from vrlit.cli import app
+    named, options = COMMANDS[command]
+    said = [trained() if k == 'RUN' else k for k in named]
+    if d.draw(st.booleans()): said[d.draw(st.integers(0, len(said) - 1))] = d.draw(st.sampled_from(WORDS))
+    for option in d.draw(st.lists(st.sampled_from(options), max_size=2, unique=True)): said += [option, d.draw(st.sampled_from(WORDS))]
+    if command == 'train': said += ['--source', 'embedded(size=32)'] * ('--source' not in said) + ['--shots', '2'] * ('--shots' not in said) + ['--epochs', '1', '--out', 'out', '--overwrite', '-q']
+    Image.new('L', (9, 9)).save((here := folder()) / 'file.png')
+    before = os.getcwd()
+    os.chdir(here)
+    try: done = CliRunner().invoke(app, [command, *said])
+    finally: os.chdir(before)
+    assert done.exit_code in (0, 1, 2) and isinstance(done.exception, (SystemExit, type(None))), (said, ''.join(traceback.format_exception(done.exception)))
+    assert 'Traceback' not in done.output and (done.exit_code == 0 or done.output.strip()), (said, done.output)
+    assert not re.search(r'^error: \w+(Error|Exception): ', done.output, re.M), (said, done.output) # what nobody foresaw

@@ -528,12 +528,14 @@ def _hugging_face(data, columns: tuple[str, str] | None = None) -> _Found:
         raise ImportError('Hugging Face data sets need one more package: pip install datasets') from e
     name = data.name if isinstance(data, Path) else data if isinstance(data, str) else 'in memory'
     origin = f'Hugging Face data set {name}'
-    if isinstance(data, Path): data = datasets.load_from_disk(str(data))
-    elif isinstance(data, str):
-        try: data = datasets.load_dataset(data)
-        except OSError as e:
-            raise ConnectionError(f'{origin}: cannot be fetched ({e}); where there is a network, '
-                                  f"datasets.load_dataset({data!r}).save_to_disk('folder'), then load_task('folder') here") from e
+    try:
+        if isinstance(data, Path): data = datasets.load_from_disk(str(data))
+        elif isinstance(data, str): data = datasets.load_dataset(data)
+    except Exception as e: # the library raises many kinds
+        if isinstance(data, Path) or not isinstance(e, OSError):
+            raise ValueError(f'{origin}: cannot be read ({e!r})') from e
+        raise ConnectionError(f'{origin}: cannot be fetched ({e}); where there is a network, '
+                              f"datasets.load_dataset({data!r}).save_to_disk('folder'), then load_task('folder') here") from e
     data = data if isinstance(data, dict) else dict(train=data)
     sets = {part: data[k] for part, k in _named_parts(data, origin).items()}
     if 'train' not in sets or not isinstance(sets['train'], datasets.Dataset):
