@@ -1,5 +1,5 @@
 "A trained model on disk: written, read elsewhere, and what is refused; methods of one's own are found everywhere"
-import json, shutil
+import json, os, shutil, stat
 
 import nbformat, pytest, torch, vrlit as vr
 from conftest import forked
@@ -49,6 +49,16 @@ def test_every_prompt_in_words(name, digits):
     again.load_state_dict(prompt.state_dict())
     x = digits.test.x[:3]
     assert torch.equal(again.eval()(x), prompt.eval()(x)) and [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in prompt.parameters()]
+
+@pytest.mark.skipif(os.name == 'nt', reason='needs the permissions of Unix')
+def test_a_run_is_readable_as_the_umask_says(tmp_path):
+    f, task = vr.load_source('embedded', size=32), vr.load_task('digits', shots=2)
+    model = vr.Reprogrammed(vr.Watermark(f), f, vr.ILM(f.S, task.K))
+    result = vr.fit(model, task, epochs=1, progress=False)
+    old = os.umask(0o027)
+    try: run = vr.save_run(tmp_path / 'run', model, task, result)
+    finally: os.umask(old)
+    assert stat.S_IMODE(run.stat().st_mode) == 0o750 and {stat.S_IMODE(p.stat().st_mode) for p in run.iterdir()} == {0o640}
 
 def test_texts_are_kept(tmp_path):
     "A CLIP's texts, and their groups, whatever files or draws they came from"

@@ -284,15 +284,16 @@ def save_run(
             _write_model(tmp, told, model, task)
             _write_result(tmp, compared)
             _write_pictures(tmp, model, task, compared.result)
-    except Exception as e: raise OSError(_rescued(folder, told, model, task, compared, e)) from e # safetensors has kinds of its own
+    except Exception as e: raise OSError(_rescued(folder, told, model, task, compared, e)) from e # pictures fail in many ways
     return folder
 
 # %% ../nbs/44_runs.ipynb #8826e9b7
 def _as_json(file, value): file.write_text(json.dumps(value, indent=1, default=str) + '\n', encoding='utf-8')
 
 def _write_model(folder, config, model, task):
-    from safetensors.torch import save_file
-    save_file({k: v.contiguous().cpu() for k, v in model.adapter().items()}, folder / 'adapter.safetensors')
+    from safetensors.torch import save
+    state = {k: v.contiguous().cpu() for k, v in model.adapter().items()}
+    (folder / 'adapter.safetensors').write_bytes(save(state)) # (save_file lets nobody else read it)
     _as_json(folder / 'config.json', config)
     _as_json(folder / 'labels.json', dict(target=task.labels, source=getattr(model.source, 'labels', None)))
     if isinstance(source := model.source, TextSource):
