@@ -56,6 +56,12 @@ def test_labels_are_a_list_of_names():
         with pytest.raises(ValueError, match='labels: expected names in a list'): source(S=4, labels=labels)
     assert task(labels=np.array(list('abcd'))).labels == list('abcd')
 
+def test_arrays_that_are_flipped_or_of_another_machine():
+    x, y = (v.numpy() for v in data(24))
+    for other in ((np.flip(x, 0), y[::-1]), (np.flip(x / 255, 0).astype('>f4'), y[::-1].astype('>i8'))):
+        other, same = (vr.make_task('t', pair, val=None) for pair in (other, (np.flip(x, 0).copy(), y[::-1].copy())))
+        assert torch.equal(other.train.y, same.train.y) and torch.equal(vr.unit(other.train.x), vr.unit(same.train.x))
+
 def test_ids_are_no_labels():
     "Label ids of 2e9 would take 16 GB to count"
     x, y = data()

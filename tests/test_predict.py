@@ -34,11 +34,17 @@ def test_files_folders_pictures_and_arrays_are_read_as_in_training(trained, monk
         assert [p[1:] for p in vr.predict(trained / 'run', some, top=2)] == [p[1:] for p in told]
     deep = Image.fromarray(np.full((9, 30), 65535, np.uint16))
     assert vr.predict(run, deep)[0].labels == ['bright'] and len(vr.predict(run, deep, top=99)[0].labels) == 2
+    assert vr.predict(run, np.asarray(deep)) == vr.predict(run, deep)
+    one = np.asarray(Image.open(files[0]).resize((20, 20))) # as OpenCV's arrays come, flipped and with the channels last
+    for some in (one[..., ::-1], one[None, ..., ::-1], (one / 255)[..., ::-1], (one / 255)[None, ..., ::-1].astype('>f4')):
+        assert vr.predict(run, some)[0].probabilities[0] == pytest.approx(vr.predict(run, Image.fromarray(one[..., ::-1].copy()))[0].probabilities[0], abs=1e-4)
+    for grey in (torch.ones(9, 9), np.ones((9, 9), np.float32), torch.full((9, 9), 255, dtype=torch.uint8), np.full((9, 9), 255, np.uint8)): assert vr.predict(run, grey)[0].labels == ['bright']
 
 @pytest.mark.parametrize('given, kind, said', [
     (3, TypeError, 'images: expected files, folders, pictures, arrays or a batch of images, got int 3'),
     ('nowhere.png', FileNotFoundError, 'nowhere.png'),
     (torch.zeros(2, 4, 8, 8), ValueError, 'images: expected arrays of shape'),
+    (np.zeros((5, 8, 8), np.uint8), ValueError, r'images: expected arrays of shape .* got \[5, 8, 8\]'),
     (torch.zeros(2, 3, 8, 8, dtype=torch.int64), ValueError, 'x: expected uint8 pixels'),
     (torch.full((2, 3, 8, 8), 255.), ValueError, r'x: expected floats in \[0, 1\]')], ids=lambda v: v if isinstance(v, str) else '')
 def test_what_is_no_image(trained, given, kind, said):

@@ -54,22 +54,28 @@ def _each_image(images) -> Iterator[tuple[str | None, Any]]:
         raise TypeError('images: expected files, folders, pictures, arrays or a batch of images, '
                         f'got {what_came(images)}')
 
+# %% ../nbs/54_predict.ipynb #72048430
 def _batch(image, how) -> Tensor: # [N, C, size, size]
     "One image, or some, as images of the task"
     size, mode, crop = how['size'], how['mode'], how['crop']
     if isinstance(image, Path): return read_image(image, size, mode=mode, crop=crop)[None]
     if isinstance(image, np.ndarray):
         if image.dtype.kind not in 'uif': raise ValueError(f'images: expected arrays of numbers, got {image.dtype}')
-        if image.dtype != np.uint8: image = torch.from_numpy(image)
-        elif image.ndim == 2 or image.ndim == 3 and image.shape[-1] in (3, 4): image = Image.fromarray(image)
-        elif image.ndim == 4 and image.shape[-1] in (1, 3): image = torch.from_numpy(image).permute(0, 3, 1, 2)
-        else: image = torch.from_numpy(image)
+        grey, colour = image.ndim == 2, image.ndim == 3 and image.shape[-1] in (3, 4)
+        deep = image.dtype == np.uint16 and grey # scaled as a file of 16 bits is
+        if deep or image.dtype == np.uint8 and (grey or colour): image = Image.fromarray(image)
+        else:
+            last = image.ndim > 2 and image.shape[-1] in (1, 3) and image.shape[-3] not in (1, 3) # channels
+            image = np.moveaxis(image, -1, -3) if last else image
+            image = torch.from_numpy(image.astype(image.dtype.newbyteorder('='), order='C')) # flipped ones, too
     if isinstance(image, Image.Image):
         picture = square(rgb(image), size, mode=mode, crop=crop)
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-    if image.ndim == 3: image = image[None]
+    came = list(image.shape)
+    if image.ndim in (2, 3): image = image.reshape(1, -1, *image.shape[-2:])
     if image.ndim != 4 or image.shape[1] not in (1, 3):
-        raise ValueError(f'images: expected arrays of shape [N, 3, H, W], [3, H, W] or [H, W, 3], got {list(image.shape)}')
+        raise ValueError(f'images: expected arrays of shape [N, 3, H, W], [3, H, W], [H, W, 3] or [H, W], '
+                         f'got {came}')
     if image.dtype != torch.uint8: unit(image) # raises for whole numbers
     return resize(image, size, mode=mode)
 

@@ -26,9 +26,14 @@ from .augment import Augment
 from .checks import check_flag, check_names, check_number, check_seed, check_type, check_whole, what_came
 
 # %% ../nbs/03_tasks.ipynb #77dda924
+def _plain(x):
+    "As torch takes it: not flipped, bytes in this machine's order"
+    if not isinstance(x, np.ndarray) or x.dtype.isnative and min(x.strides, default=0) >= 0: return x
+    return x.astype(x.dtype.newbyteorder('='), order='C')
+
 def _images(x) -> Tensor:
     "Checked `x` as [N, 3, H, W]"
-    try: x = torch.as_tensor(x)
+    try: x = torch.as_tensor(_plain(x))
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f'x: expected images, as a tensor or an array, got {what_came(x)}') from None
     came = f'got {x.dtype} {list(x.shape)}'
@@ -51,7 +56,7 @@ def _targets(y) -> Tensor:
         if y.dtype.kind not in 'iufbc':
             raise ValueError(f'y: expected integer labels of shape [N], got {y.ravel()[:3].tolist()}, ...; '
                              'labels, y = np.unique(y, return_inverse=True) gives names and integers')
-    y = torch.as_tensor(y)
+    y = torch.as_tensor(_plain(y))
     if y.ndim == 2 and y.shape[1] == 1: y = y[:, 0] # as MedMNIST stores them
     if y.ndim != 1 or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise ValueError(f'y: expected integer labels of shape [N], got {y.dtype} {list(y.shape)}')
