@@ -222,7 +222,7 @@ def test_class_weights_and_smoothing_are_torchs():
     for given, want in ((dict(class_weight='balanced'), dict(weight=vr.class_weights('balanced', t))), (dict(class_weight=[1, 2, 3, 4]), dict(weight=torch.tensor([1., 2, 3, 4]))),
                         (dict(label_smoothing=.3), dict(label_smoothing=.3)), ({}, {})):
         assert losses(**given)[0] == pytest.approx(float(nn.functional.cross_entropy(z, y, **want)))
-    for wrong in ('even', [1, 2], [1, 2, 3, -1], [1, 2, 3, 'a'], 3):
+    for wrong in ('even', [1, 2], [1, 2, 3, -1], [0, 0, 0, 0], [1, 2, 3, 0], [1, 2, 3, 'a'], 3):
         with pytest.raises(ValueError, match='^class_weight: expected'): losses(class_weight=wrong)
     for wrong in (dict(label_smoothing=2), dict(select='loss')):
         with pytest.raises(ValueError, match=f'^{next(iter(wrong))}: expected'): losses(**wrong)

@@ -312,7 +312,9 @@ def class_weights(
         return torch.where(n > 0, n.sum() / (task.K * n), 0.)
     if not isinstance(given, (list, tuple)) or len(given) != task.K:
         raise ValueError(f"class_weight: expected 'balanced' or {task.K} numbers, got {given!r:.80}")
-    return torch.tensor([check_number('class_weight', w) for w in given])
+    if not all(check_number('class_weight', w) > 0 for w in given): # a batch of labels that weigh 0 has a loss of 0 / 0
+        raise ValueError(f'class_weight: expected numbers above 0, got {given!r:.80}')
+    return torch.tensor(given, dtype=torch.float)
 
 # %% ../nbs/40_train.ipynb #52df4606
 def how_read(
