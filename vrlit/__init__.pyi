@@ -163,9 +163,11 @@ from .tasks import OnDisk as OnDisk
 from .tasks import Split as Split
 from .tasks import Task as Task
 from .tasks import batches as batches
+from .tasks import channels_first as channels_first
 from .tasks import counting_squares as counting_squares
 from .tasks import fits_memory as fits_memory
 from .tasks import make_task as make_task
+from .tasks import plain_array as plain_array
 from .tasks import progress_bar as progress_bar
 from .tasks import shows_bars as shows_bars
 from .theory.approximation_error import inclusion_gap as inclusion_gap

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .checks import check_choice, check_flag, check_names, check_number, check_seed, check_type, check_whole, what_came
 from .pixels import resize, rgb, square
-from .tasks import SHARE, Split, Task, counting_squares, fits_memory, make_task, progress_bar
+from .tasks import SHARE, Split, Task, channels_first, counting_squares, fits_memory, make_task, progress_bar
 
 # %% ../nbs/05_loaders.ipynb #1fdaaf69
 class _File(NamedTuple):
@@ -299,7 +299,7 @@ def _items(data) -> tuple:
     "(array of images, or files in a fixed order; labels) of one of torchvision's image sets"
     if hasattr(data, 'data'):
         x, y = data.data, data.labels if hasattr(data, 'labels') else data.targets
-        return (x, y) if x.ndim == 3 or x.shape[1] == 3 else (x.transpose(0, 3, 1, 2).copy(), y)
+        return channels_first(x), y
     pairs = getattr(data, '_samples', None) or getattr(data, 'samples', None)
     pairs = pairs or zip(getattr(data, '_image_files', None) or data._images, data._labels)
     paths, y = zip(*sorted((str(p), int(k)) for p, k in pairs))
@@ -448,11 +448,6 @@ def _array_pairs(names: Iterable[str], where) -> dict[str, tuple[str, str]]:
     raise ValueError(f'{where}: expected arrays x_train and y_train (x_test, y_test, x_val, y_val, labels), '
                      f'or train_images and train_labels, got {sorted(names)}')
 
-def _as_images(x: np.ndarray) -> np.ndarray:
-    "With the channels in front"
-    last = x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3)
-    return x.transpose(0, 3, 1, 2).copy() if last else x
-
 # %% ../nbs/05_loaders.ipynb #8f7eb7c3
 def _arrays(path: Path) -> _Found:
     "Of an .npz"
@@ -463,7 +458,7 @@ def _arrays(path: Path) -> _Found:
     named = 'labels' in z and any(role[0] == 'y' for role in map(_role, others) if role)
     if named and z['labels'].ndim != 1:
         raise ValueError(f'{path}: expected names as labels, got an array {list(z["labels"].shape)}')
-    parts = {part: (_as_images(z[x]), z[y]) for part, (x, y) in _array_pairs(others if named else z, path).items()}
+    parts = {part: (channels_first(z[x]), z[y]) for part, (x, y) in _array_pairs(others if named else z, path).items()}
     return parts, [str(k) for k in z['labels']] if named else None, f'arrays of {path.name}: {", ".join(parts)}'
 
 def _npy_pairs(path: Path) -> _Found:
@@ -476,7 +471,7 @@ def _npy_pairs(path: Path) -> _Found:
         try: return np.load(files[name], allow_pickle=False)
         except (ValueError, OSError, EOFError) as e:
             raise ValueError(f'{files[name]}: expected an .npy of a plain array ({e})') from e
-    parts = {part: (_as_images(read(x)), read(y)) for part, (x, y) in _array_pairs(files, path).items()}
+    parts = {part: (channels_first(read(x)), read(y)) for part, (x, y) in _array_pairs(files, path).items()}
     return parts, None, f'arrays of {path.name}: {", ".join(parts)}'
 
 # %% ../nbs/05_loaders.ipynb #a7b26b2d

@@ -23,7 +23,7 @@ from .loaders import image_files, read_image
 from .pixels import resize, rgb, square, unit
 from .reprogram import Reprogrammed
 from .runs import Run, load_run
-from .tasks import Split, progress_bar
+from .tasks import Split, channels_first, plain_array, progress_bar
 from .train import device_of, eval_mode
 
 # %% ../nbs/54_predict.ipynb #7fc92fbe
@@ -59,23 +59,20 @@ def _batch(image, how) -> Tensor: # [N, C, size, size]
     "One image, or some, as images of the task"
     size, mode, crop = how['size'], how['mode'], how['crop']
     if isinstance(image, Path): return read_image(image, size, mode=mode, crop=crop)[None]
+    came = getattr(image, 'shape', ())
     if isinstance(image, np.ndarray):
         if image.dtype.kind not in 'uif': raise ValueError(f'images: expected arrays of numbers, got {image.dtype}')
         grey, colour = image.ndim == 2, image.ndim == 3 and image.shape[-1] in (3, 4)
         deep = image.dtype == np.uint16 and grey # scaled as a file of 16 bits is
         if deep or image.dtype == np.uint8 and (grey or colour): image = Image.fromarray(image)
-        else:
-            last = image.ndim > 2 and image.shape[-1] in (1, 3) and image.shape[-3] not in (1, 3) # channels
-            image = np.moveaxis(image, -1, -3) if last else image
-            image = torch.from_numpy(image.astype(image.dtype.newbyteorder('='), order='C')) # flipped ones, too
+        else: image = torch.from_numpy(plain_array(channels_first(image[None] if image.ndim == 3 else image)))
     if isinstance(image, Image.Image):
         picture = square(rgb(image), size, mode=mode, crop=crop)
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-    came = list(image.shape)
     if image.ndim in (2, 3): image = image.reshape(1, -1, *image.shape[-2:])
     if image.ndim != 4 or image.shape[1] not in (1, 3):
         raise ValueError(f'images: expected arrays of shape [N, 3, H, W], [3, H, W], [H, W, 3] or [H, W], '
-                         f'got {came}')
+                         f'got {list(came)}')
     if image.dtype != torch.uint8: unit(image) # raises for whole numbers
     return resize(image, size, mode=mode)
 
