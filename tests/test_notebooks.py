@@ -1,5 +1,5 @@
 "Each notebook runs, alone and without network; what is exported, committed and listed agrees with them"
-import ast, re
+import ast, json, re
 from pathlib import Path
 
 import nbformat, pytest
@@ -39,6 +39,11 @@ def test_is_well_made(path):
     for c in code(nb):
         assert c.source.count('\n') < 40, f'{name}: a cell has at most 40 lines; what is longer is two ideas:\n{c.source[:200]}'
         assert not re.search(r'^#\s*\|\s*export(?!s\b)', c.source, re.M), f'{name}: `#| exports` shows the source, this hides it:\n{c.source}'
+        drawn = sum('image/png' in o.get('data', {}) or 'image/jpeg' in o.get('data', {}) for o in c.outputs)
+        alt = re.search(r'^#\| fig-alt: (.+)$', c.source, re.M)
+        told = json.loads(alt[1]) if alt else []
+        assert drawn == len([told] if isinstance(told, str) else told), \
+            f'{name}: who cannot see a picture reads `#| fig-alt: "what it shows"`; {drawn} pictures of:\n{c.source}'
         for o in c.outputs:
             assert o.output_type != 'error', f'{name}: a stored error:\n{c.source}'
             shown = str({k: v for k, v in {**o.get('data', {}), 'text': o.get('text', '')}.items() if k not in ('image/png', 'image/jpeg')})

@@ -25,6 +25,8 @@ def test_pages(checkout, python):
         assert plain(opening)[:100] in plain(page), f'{p}: the page has lost its opening:\n{opening}'
         commands = re.findall(r'\[`\w+`\]\([^)]*cli\.html#\w+\)', page) if 'cli' not in p.stem else []
         assert not commands, f'{p}: the name of something else is taken for a function of the command line: {commands}'
+        alts = lambda folder: [line for c in cells(folder / p) for line in source(c).splitlines() if line.startswith('#| fig-alt: ')]
+        assert alts(proc) == alts(nbs), f'{p}: texts instead of pictures are lost'
         for image in re.findall(r'!\[[^]]*\]\(([^):\s]+)\)', page): assert (proc / p.parent / image).is_file(), f'{p}: no picture {image}'
         exported = '\n'.join(source(c) for c in cells(nbs / p) if re.search(r'^#\s*\|\s*exports', source(c), re.M))
         for name in re.findall(r'^(?:def|class) ([A-Za-z]\w*)', exported, re.M):
