@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import check_flag, check_type, check_whole
-from .pixels import resize
+from .checks import check_choice, check_flag, check_type, check_whole
+from .pixels import FILTERS, resize
 
 # %% ../nbs/04_augment.ipynb #752c8323
 @dataclass
@@ -27,11 +27,13 @@ class Augment:
     size: int # of the result
     plus: int = 32 # pixels that the image is resized beyond
     flip: bool = True # mirror half of the images, drawn at random; wrong for digits and signs
+    mode: str = 'bilinear' # or 'bicubic': the filter
 
     def __post_init__(self):
         check_whole('size', self.size)
         check_whole('plus', self.plus, 0)
         check_flag('flip', self.flip)
+        check_choice('mode', self.mode, FILTERS)
 
     def __call__(self,
         x: Tensor, # [B, C, H, W], uint8 or float; it is not changed
@@ -40,10 +42,14 @@ class Augment:
         "An augmented batch."
         B = len(x)
         draw = lambda n: torch.randint(n, (B,), generator=generator).to(x.device)
-        x = resize(x, self.size + self.plus)
+        x = _within(resize(x, self.size + self.plus, mode=self.mode), self.mode)
         crops = x.unfold(2, self.size, 1).unfold(3, self.size, 1)    # [B, C, plus+1, plus+1, size, size]
         x = crops[torch.arange(B, device=x.device), :, draw(self.plus + 1), draw(self.plus + 1)]
         return torch.where(draw(2).view(-1, 1, 1, 1) == 1, x.flip(-1), x) if self.flip else x
+
+def _within(x, mode):
+    "Floats back in [0, 1]: the cubic curve goes beyond"
+    return x.clamp(0, 1) if mode == 'bicubic' and x.is_floating_point() else x
 
 # %% ../nbs/04_augment.ipynb #ab7b878c
 class TrivialAugment:
@@ -67,13 +73,15 @@ def _image_by_image(change, x, generator):
 class ResizedCrop:
     """A random part of each image of a batch, resized, mirrored or not, as AttrVR (Cai et al., ICLR 2025) trains.
 
-    torchvision's `RandomResizedCrop`, bicubic."""
+    torchvision's `RandomResizedCrop`."""
     size: int # of the result
     flip: bool = True # mirror half of the images, drawn at random; wrong for digits and signs
+    mode: str = 'bicubic' # or 'bilinear': the filter
 
     def __post_init__(self):
         check_whole('size', self.size)
         check_flag('flip', self.flip)
+        check_choice('mode', self.mode, FILTERS)
 
     def __call__(self,
         x: Tensor, # [B, C, H, W], uint8 or float; it is not changed
@@ -81,25 +89,28 @@ class ResizedCrop:
     ) -> Tensor: # [B, C, size, size], same dtype
         "An augmented batch."
         from torchvision.transforms.v2 import Compose, InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
-        crop = RandomResizedCrop(self.size, interpolation=InterpolationMode.BICUBIC)
+        crop = RandomResizedCrop(self.size, interpolation=InterpolationMode(self.mode))
         y = _image_by_image(Compose([crop, RandomHorizontalFlip(.5 * self.flip)]), x, generator)
-        return y.clamp(0, 1) if y.is_floating_point() else y # the cubic curve goes beyond
+        return _within(y, self.mode)
 
 # %% ../nbs/04_augment.ipynb #7bbab5c5
 def augmentation(
-    text: str, # such as '+32', '224+32', 'trivial', 'resized-crop', or several in turn, 'trivial,+32'
+    text: str, # such as '+32', '224+32', 'trivial', 'resized-crop', or several in turn, 'trivial,+32'; a filter at the end
     size: int, # of the result, where the text tells none
     flip: bool, # whether a crop also mirrors half of the images
+    mode: str = 'bilinear', # the filter of '+PLUS', where the text tells none
 ) -> Callable[..., Tensor]: # (batch [B, C, H, W], generator) -> a batch
     "The augmentation that `text` names. `ValueError` for another text."
     steps: list[Callable[..., Tensor]] = []
     check_type('text', text, str, 'the name of an augmentation')
     check_whole('size', size)
-    for word in map(str.strip, text.split(',')):
+    words = [word.strip() for word in text.split(',')]
+    named = words.pop() if len(words) > 1 and words[-1] in FILTERS else None
+    for word in words:
         crop = re.fullmatch(r'(\d*)\+(\d+)', word)
-        if crop: steps.append(Augment(int(crop[1] or size), int(crop[2]), flip))
+        if crop: steps.append(Augment(int(crop[1] or size), int(crop[2]), flip, named or mode))
         elif word == 'trivial': steps.append(TrivialAugment())
-        elif word == 'resized-crop': steps.append(ResizedCrop(size, flip))
-        else: raise ValueError("augment: expected '+PLUS', 'SIZE+PLUS', 'trivial', 'resized-crop' "
-                               f'or several of them with commas, got {text!r}')
+        elif word == 'resized-crop': steps.append(ResizedCrop(size, flip, named or 'bicubic'))
+        else: raise ValueError("augment: expected '+PLUS', 'SIZE+PLUS', 'trivial', 'resized-crop' or several of them "
+                               f"with commas, and 'bilinear' or 'bicubic' after them at most, got {text!r}")
     return lambda x, generator=None: functools.reduce(lambda x, step: step(x, generator), steps, x)

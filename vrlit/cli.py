@@ -226,6 +226,7 @@ KINDS: dict[str, tuple[Any, dict]] = { # for an annotation, the option's type, a
     'int': (int, {}), 'float': (float, {}), 'str': (str, {}), 'bool': (bool, {}),
     'int | None': (int | None, {}), 'float | None': (float | None, {}), 'bool | None': (bool | None, {}),
     'float | dict[str, float]': (Any, dict(parser=_by_part, metavar='NUMBER|PART=NUMBER,...')),
+    'float | dict[str, float] | None': (Any, dict(parser=_by_part, metavar='NUMBER|PART=NUMBER,...')),
     'str | dict[str, str]': (Any, dict(parser=_words, metavar='NAME|PART=NAME,...')),
     'tuple[float, ...]': (Any, dict(parser=_shares, metavar='SHARES')),
     'str | list[float] | None': (Any, dict(parser=_weights, metavar='balanced|NUMBERS')),

@@ -96,6 +96,15 @@ def _of(value, name, what):
         raise ValueError(f'{what}: expected exactly one entry for the trained parameter {name}, got {value}')
     return value[fits[0]]
 
+def _clipped(trained, clip_grad):
+    "(parameter, largest absolute value of its gradient) for those that have one; a whole side of the model may learn nothing"
+    if clip_grad is None: return []
+    _check_parts(clip_grad, [*trained, 'prompt', 'mapping'], 'clip_grad')
+    for c in clip_grad.values() if isinstance(clip_grad, dict) else [clip_grad]:
+        if not check_number('clip_grad', c): raise ValueError('clip_grad: expected a number above 0, got 0')
+    parts = clip_grad if isinstance(clip_grad, dict) else {'': clip_grad}
+    return [(p, c) for name, p in trained.items() for part, c in parts.items() if not part or _means(part, name)]
+
 # %% ../nbs/40_train.ipynb #88356d4e
 class Score(NamedTuple):
     "Mean cross-entropy and accuracy."
@@ -177,10 +186,10 @@ def _remap(mapping, stats):
 
 # %% ../nbs/40_train.ipynb #0eec5687
 def _epoch(model, split, opts, batch_size, factor, augment, generator, order, advance, stats=None, weight=None,
-           smoothing=0.):
+           smoothing=0., clipped=()):
     """One pass over the training data: losses of all steps, training accuracy.
 
-    `factor(share, gamma)` scales the learning rates, and `stats` takes what passes."""
+    `factor(share, gamma)` scales the learning rates, `stats` takes what passes, and gradients are `clipped`."""
     model.train()
     losses, hits, done = [], 0, 0
     for x, y in batches(split, batch_size, generator=order, device=device_of(model)):
@@ -193,6 +202,7 @@ def _epoch(model, split, opts, batch_size, factor, augment, generator, order, ad
         loss = F.cross_entropy(z, y, weight, label_smoothing=smoothing)
         for opt in opts: opt.zero_grad()
         loss.backward()
+        for p, c in clipped: torch.nn.utils.clip_grad_value_(p, c)
         for opt in opts: opt.step()
         losses.append(loss.detach())
         hits, done = hits + (z.detach().argmax(1) == y).sum(), done + len(y)
@@ -362,11 +372,11 @@ def usable_device(
 
 # %% ../nbs/40_train.ipynb #d1e58768
 def _change(augment, flip, model, task):
-    "The augmentation, at the size that the prompt resizes to"
+    "The augmentation, at the size and with the filter that the prompt resizes to and with"
     if not isinstance(augment, str): return augment
     held = getattr(model.prompt, 'r', model.source) # one that knows a size
-    size = getattr(held, 'size', task.train.shape[1])
-    return augmentation(augment, size, getattr(task, 'flip', True) if flip is None else flip)
+    size, mode = getattr(held, 'size', task.train.shape[1]), getattr(held, 'mode', 'bilinear')
+    return augmentation(augment, size, getattr(task, 'flip', True) if flip is None else flip, mode)
 
 # %% ../nbs/40_train.ipynb #0e7aefc5
 class Diverged(FloatingPointError):
@@ -419,6 +429,7 @@ def _train(model, task, device, settings, progress, callback):
     weight = class_weights(s.class_weight, task)
     weight = None if weight is None else weight.to(device, next(iter(model.trained().values())).dtype)
     opts = make_optimizers(model.trained(), s.optimizer, s.lr, s.weight_decay, s.gamma, s.momentum)
+    clipped, fresh = _clipped(model.trained(), s.clip_grad), getattr(model.mapping, 'fresh', False)
     result = Result(settings, str(model), task.record() if hasattr(task, 'record') else {})
     held, passed = dict.fromkeys(('last', 'selected'), model.adapter()), None
     bar = progress_bar(total=s.epochs * len(task.train), unit=' images', unit_scale=True, disable=not progress)
@@ -432,8 +443,10 @@ def _train(model, task, device, settings, progress, callback):
                                                 s.map_training and epoch == 0)
                 passed = model.mapping.wants(epoch + 1) if s.map_fast else None
                 losses, train_acc = _epoch(model, task.train, opts, s.batch_size, factor, change, g,
-                                           g if s.shuffle else None, bar.update, passed, weight, s.label_smoothing)
+                                           g if s.shuffle else None, bar.update, passed, weight, s.label_smoothing,
+                                           clipped)
             _check_finite(losses, epoch)
+            if s.map_fast and fresh: remapped, passed = _remap(model.mapping, passed), None
             row = _row(model, task, epoch, opts, losses, train_acc, remapped, s.select)
             row['seconds'] = time.perf_counter() - start
             held['last'] = model.adapter()
@@ -457,6 +470,7 @@ def fit(
     lr: float | dict[str, float] = .01, # learning rate; or one for each part by name
     weight_decay: float | dict[str, float] = 0., # likewise
     momentum: float = 0., # of sgd
+    clip_grad: float | dict[str, float] | None = None, # largest absolute value in a gradient; or one for some parts by name; None: any
     schedule: str = 'multistep', # of the learning rate: multistep, cosine (per step), cosine-epoch or constant, see `lr_factor`
     milestones: tuple[float, ...] = (.5, .72), # of multistep: where the learning rate falls, as shares of the epochs
     gamma: float | dict[str, float] = .1, # of multistep: what it is multiplied by there
@@ -478,9 +492,8 @@ def fit(
     """Train prompt and mapping of `model` on `task`; the source stays as it is.
 
     An interrupt (Ctrl-C, a notebook's stop button) after the first epoch warns and ends the training as if the last
-    finished epoch had been the last. `Diverged` (a `FloatingPointError`) if the loss is no longer finite, in a step or
-    after the epoch; it holds the result of the epochs before. `ValueError` if the parts do not fit or an argument is
-    wrong, `TypeError` for something else in the place of a model or a task."""
+    finished epoch had been the last. `Diverged` (a `FloatingPointError`), with the result of the epochs before, if the
+    loss is no number any more. `ValueError` for a wrong argument or parts that do not fit, `TypeError` for no model."""
     settings = {k: v for k, v in locals().items() if k not in ('model', 'task', 'progress', 'callback')}
     _check_fit(model, task, progress=progress, callback=callback, **settings)
     model.to(device := usable_device(device)).labels = list(task.labels)

@@ -42,6 +42,7 @@ class PRM(BLM):
     Before any counts, and for a label without training images, all of a label's descriptions weigh the same.
     `ValueError` if S is not K * m, with m of at least k."""
     stand_in = 'its descriptions weigh the same'
+    fresh = True # counted in the training pass, it is put in place before the test, as published
 
     def __init__(self,
         S: int, # number of source labels: K * m, label by label
@@ -76,11 +77,14 @@ def cluster(
     embeddings: Tensor, # of S texts, [S, D]
     V: int, # number of groups
     seed: int = 0, # published: 0, whatever the run's
+    n_init: int | str = 'auto', # starts, of which the best counts; published: scikit-learn's default
 ) -> list[int]: # the group of each text, 0 .. V-1
     "k-means on the embeddings, as DVP-cls. `ValueError` for more groups than texts."
     from sklearn.cluster import KMeans
     check_whole('V', V, 1, len(embeddings))
-    return KMeans(V, random_state=check_seed(seed), n_init=10).fit_predict(embeddings.cpu().numpy()).tolist()
+    if n_init != 'auto': check_whole('n_init', n_init)
+    groups = KMeans(V, random_state=check_seed(seed), n_init=n_init).fit_predict(embeddings.cpu().numpy())
+    return groups.tolist()
 
 # %% ../../nbs/33_decoupled.ipynb #924fdca6
 class Decoupled(nn.Module):

@@ -75,7 +75,7 @@ class Residual(nn.Module):
         self.base = base
         self.S, self.K = self.base.matrix().shape
         self.residual = nn.Parameter(torch.zeros(self.K, self.K))
-        self.name = f'Residual({type(base).__name__})'
+        self.name, self.fresh = f'Residual({type(base).__name__})', getattr(base, 'fresh', False)
 
     def wants(self, epoch: int):
         "What the other mapping wants."
