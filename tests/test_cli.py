@@ -178,12 +178,17 @@ class Broken(ILM):
     _, err = vrlit('train', 'pile', '--mapping', 'mine:Broken', *FAST, cwd=folder, code=1)
     assert 'the loss became nan at epoch 0, step 0; a lower lr may help' in err and not (folder / 'runs').exists()
 
+def commands():
+    "Every line with `vrlit train` that a page tells people to run"
+    import nbformat
+    cells = [c.source for p in sorted((ROOT / 'nbs').rglob('*.ipynb')) for c in nbformat.read(p, 4).cells if c.cell_type == 'markdown']
+    return [line for source in cells for block in re.findall(r'```sh\n(.*?)```', source, re.S) for line in block.replace('\\\n', '').splitlines() if 'vrlit train' in line]
+
 def test_commands_on_the_pages_are_commands():
     "Options, names of prompts and mappings, recipes: what a page tells people to run would run"
-    import nbformat, shlex
+    import shlex
     from vrlit.cli import train_
-    cells = [c.source for p in sorted((ROOT / 'nbs').rglob('*.ipynb')) for c in nbformat.read(p, 4).cells if c.cell_type == 'markdown']
-    lines = [line for source in cells for block in re.findall(r'```sh\n(.*?)```', source, re.S) for line in block.replace('\\\n', '').splitlines() if 'vrlit train' in line]
+    lines = commands()
     options = {f'--{k.replace("_", "-")}' for k in inspect.signature(train_).parameters}
     assert len(lines) > 6
     for line in lines:

@@ -1,6 +1,6 @@
 """The authors' own programs for CLIP (AttrVR, DVP, ILM-VP), EVP, LoR-VP, AutoVP and Bahng et al., on stored tensors: the same arithmetic, and
 whole trainings with the same losses, mappings and patterns"""
-import json
+import json, random
 from types import SimpleNamespace
 
 import pytest, torch
@@ -322,7 +322,7 @@ def test_clusters_start_as_often_as_asked():
     assert vr.cluster(e, 3) == KMeans(3, random_state=0).fit(e.numpy()).labels_.tolist()
     with pytest.raises(ValueError, match='n_init: expected a whole number'): vr.cluster(e, 3, n_init=0)
 
-@pytest.mark.parametrize('start, seed', [(.1, 10), (.12, 9), (4.95, 11), (5., 7)])
+@pytest.mark.parametrize('start, seed', [(.1, 10), (.12, 9), (5., 7)])
 def test_a_scale_comes_back(start, seed):
     "From its bounds and beyond, as where the program cuts it after each step: the same scales and losses for ten epochs"
     torch.manual_seed(seed)
@@ -349,3 +349,94 @@ def test_a_scale_comes_back(start, seed):
     torch.testing.assert_close(model.prompt.pattern, theirs.pattern, rtol=0, atol=1e-5)
     at_the_border = [round(s, 6) in (.1, 5.) for s in scales]
     assert any(at_the_border) and not all(at_the_border[at_the_border.index(True):]) # it was there, and came back
+
+DES = {f'label_{t}': [f'{"long" * 5} text {i} of {t}' for i in range(n)] for t, n in enumerate((30, 20, 12, 25))}
+DIST = {k: [t.replace('text', 'other text') for t in ts][::-1] for k, ts in DES.items()}
+
+def test_too_few_descriptions_are_drawn_again():
+    "As published, label by label of one kind and then of the other, from Python's own random numbers"
+    labels, m = list(DES), 20
+    random.seed(5)
+    published = [[random.sample(kind[k], m) if m < len(kind[k]) else random.choices(kind[k], k=m) for k in labels] for kind in (DES, DIST)]
+    texts = vr.attribute_texts(DES, DIST, labels=labels, m=m, seed=5, replace=True)
+    assert texts == [t for row in zip(*published) for kind in row for t in kind]
+    assert len({*texts[5 * m:6 * m]}) <= 12 # label 2 has no more
+    random.seed(5)
+    enough = [[random.sample(kind[k], 12) for k in labels] for kind in (DES, DIST)]
+    assert vr.attribute_texts(DES, DIST, labels=labels, m=12, seed=5) == [t for row in zip(*enough) for kind in row for t in kind]
+    with pytest.raises(ValueError, match='m: expected 1 to 12.*got 20; replace=True draws'): vr.attribute_texts(DES, labels=labels, m=20)
+    with pytest.raises(ValueError, match='m: expected a number'): vr.attribute_texts(DES, labels=labels, replace=True)
+
+def test_repeated_descriptions_on_the_command_line(tmp_path):
+    (tmp_path / 'des.json').write_text(json.dumps(DES))
+    source = vr.build_source('clip/miniature(size=32, V=2, m=20, replace=True)', texts=str(tmp_path / 'des.json'), labels=list(DES), seed=5)
+    assert source.S == 80 and len({*source.labels}) < 80 and [ts[0] for ts in source.texts] == vr.attribute_texts(DES, labels=list(DES), m=20, seed=5, replace=True)
+
+def test_names_as_the_programs_write_them():
+    names = ['black-eyed_susan', 'Pick-up Truck']
+    assert vr.text_prompts(names, ['a {}']) == ['a black eyed susan', 'a Pick up Truck'] # CLIP's tokenizer makes small letters
+    assert vr.label_texts(names, 'This is a photo of {}.', hyphens=True)[0] == ['This is a photo of black-eyed susan.']
+    assert vr.build_source('clip/miniature(size=32, hyphens=True)', labels=names).texts[0] == ['This is a photo of a black-eyed susan.']
+
+def test_commands_of_the_clip_pages_are_the_papers():
+    from test_cli import commands
+    lines = [line for line in commands() if 'clip/ViT' in line]
+    about = lambda *words: [line for line in lines if all(w in line for w in words)]
+    assert about('hyphens=True', 'This is a photo of {}.', 'Watermark(width=30)', 'paper-attrvr') and about('This is a photo of {}.', 'Padding(inner=192)', 'OneToOne')
+    assert about('m=20', 'replace=True', 'AttrVR') and about('m=20', 'replace=True', 'V=3', 'PRM')
+    vp = vr.Watermark.recipes['paper-attrvr']
+    assert {k: vp[k] for k in ('epochs', 'batch_size', 'lr', 'augment')} == dict(epochs=200, batch_size=64, lr=40., augment='resized-crop')
+
+@pytest.mark.parametrize('m', [1, 3])
+def test_a_sequence_may_be_a_table(m):
+    table = torch.randperm(20, generator=torch.Generator().manual_seed(0))[:4 * m].view(4, m)
+    for given in table, table.tolist(), table.flatten(), table.numpy():
+        assert torch.equal(vr.RLM(20, 4, given, per_target=m).sequence, table) and torch.equal(vr.RLM(20, 4, sequence=given, per_target=m).sequence, table)
+
+@pytest.mark.parametrize('S, K, k', [(3, 40, 3), (1, 100, 1), (10, 100, 10), (100, 100, 15), (5, 2, 1)])
+def test_blm_plus_on_a_source_with_few_labels(S, K, k):
+    mapping = vr.BLMPlus(S, K)
+    mapping.update(mapping.wants(0).update(torch.randn(2 * K, S), torch.arange(2 * K) % K))
+    assert mapping.topk == k and mapping.matrix().isfinite().all()
+
+@pytest.mark.parametrize('kind', ['full', 'ilm'])
+def test_autovp_on_clip(kind):
+    "Its program written out: zeros around the normalised image, the pattern as it is, two gradients clipped, SGD at 40 with a cosine per step"
+    torch.manual_seed(0)
+    K, E, towers = 4, 4, nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Tanh(), nn.Flatten(), nn.Linear(512, 12))
+    source, (x, y) = vr.load_source(towers, size=32, mean=CLIP_MEAN, std=CLIP_STD), some_images(side=18)
+    prompt = vr.Scale(source, 18, 1.2, normalised=True)
+    mapping = vr.FullyMap(12, K, init='identity') if kind == 'full' else vr.ILM(12, K)
+    sigma, delta = torch.tensor(1.2, requires_grad=True), torch.zeros(3, 32, 32, requires_grad=True)
+    W, b = torch.eye(K, 12).requires_grad_(), torch.zeros(K, requires_grad=True)
+    def network(images):
+        z = F.pad(source.normalise(images / 255), [7] * 4)
+        z = F.grid_sample(z, F.affine_grid((torch.eye(2, 3) / sigma).expand(len(z), 2, 3), z.shape, align_corners=True), align_corners=True)
+        side = min(int(18 * sigma), 32)
+        mask = torch.ones(3, 32, 32)
+        mask[:, (32 - side) // 2:(32 + side) // 2, (32 - side) // 2:(32 + side) // 2] = 0
+        return source(z + delta * mask)
+    def frequent():
+        with torch.no_grad(): said = network(x).argmax(1)
+        from test_mappings import literal
+        counts = torch.zeros(12, K, dtype=torch.int64)
+        for s, t in zip(said, y): counts[s, t] += 1
+        return [s for s, in literal(counts, 1)]
+    opt = torch.optim.SGD([sigma, delta, W, b] if kind == 'full' else [sigma, delta], lr=40., momentum=.9)
+    schedule, losses = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=E * 3), []
+    for _ in range(E):
+        sequence = frequent()
+        for images, labels in zip(x.split(8), y.split(8)):
+            opt.zero_grad()
+            logits = network(images)
+            loss = F.cross_entropy(F.linear(logits, W, b) if kind == 'full' else logits[:, sequence], labels)
+            loss.backward()
+            for p in [sigma, b, W] if kind == 'full' else [sigma]: nn.utils.clip_grad_value_(p, .001)
+            opt.step()
+            with torch.no_grad(): sigma.clamp_(.1, 5)
+            schedule.step(); losses.append(loss.item())
+    task = vr.make_task('t', (x, y), (x, y), list('abcd'), val=None)
+    settings = vr.Scale.recipes['paper-clip'] | dict(epochs=E, batch_size=8, shuffle=False, device='cpu', progress=False)
+    result = vr.fit(vr.Reprogrammed(prompt, source, mapping), task, **settings)
+    assert result.losses == pytest.approx(losses, rel=1e-4) and prompt.scale.item() == pytest.approx(sigma.item(), rel=1e-4) != 1.2
+    torch.testing.assert_close(prompt.pattern, delta, rtol=0, atol=1e-2)

@@ -149,20 +149,20 @@ def build_source(
     if weights is not None: kwargs['weights'] = weights
     return load_source(name, **kwargs)
 
-def _text_source(name, texts, labels, seed, device, V=None, m=None, **kwargs):
-    written = _written_texts(texts, labels, m, seed)
+def _text_source(name, texts, labels, seed, device, V=None, m=None, replace=False, hyphens=False, **kwargs):
+    written = _written_texts(texts, labels, hyphens, m=m, seed=seed, replace=replace)
     clip = load_clip(name, **kwargs).to(usable_device(device))
     if V is None: return TextSource(clip, written, labels if len(written) == len(labels) else None)
     files = len(texts.split(',')) if texts else 1
     kinds = [s * len(labels) * files // len(written) % files for s in range(len(written))]
     return DecoupledSource(clip, written, kinds if V == 'files' else V)
 
-def _written_texts(texts, labels, m, seed):
-    if texts is None: return label_texts(labels)
-    if '{}' in texts: return label_texts(labels, texts)
-    if texts == 'ensemble': return label_texts(labels, ensemble_templates())
+def _written_texts(texts, labels, hyphens, **draw):
+    if texts is None: return label_texts(labels, hyphens=hyphens)
+    if '{}' in texts: return label_texts(labels, texts, hyphens)
+    if texts == 'ensemble': return label_texts(labels, ensemble_templates(), hyphens)
     if texts == 'templates': return text_prompts(labels)
-    if texts.endswith('.json'): return attribute_texts(*texts.split(','), labels=labels, m=m, seed=seed)
+    if texts.endswith('.json'): return attribute_texts(*texts.split(','), labels=labels, **draw)
     raise ValueError("--texts: expected a template with a {} for the name, 'ensemble', 'templates', "
                      f'or .json files of descriptions, got {texts!r}')
 

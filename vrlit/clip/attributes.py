@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_choice, check_number, check_whole
+from ..checks import check_choice, check_flag, check_number, check_seed, check_whole
 from ..mappings.counts import check_logits
 from ..reprogram import mapping_table
 
@@ -46,17 +46,27 @@ def attribute_texts(
     m: int | None = None, # texts per kind and label, drawn by the seed; None: as many as every label has
     seed: int = 0,
     shortest: int = 20, # characters; shorter texts are left out
+    replace: bool = False, # where a label has no more than m, draw m times with replacement, as published
 ) -> list[str]: # K * kinds * m texts, label by label, kind by kind
     """Descriptions of all labels as source labels for `TextSource`.
 
     `ValueError` where a label's are missing, too few, or no texts."""
     if not kinds: raise ValueError('attributes: expected at least one dict or file of descriptions')
-    draw, told = random.Random(seed), [_of_labels(kind, labels, shortest) for kind in kinds]
+    told = [_of_labels(kind, labels, shortest) for kind in kinds]
     n = min(len(texts) for kind in told for texts in kind)
-    if m is not None and not 1 <= m <= n:
-        raise ValueError(f'm: expected 1 to {n}, the number of descriptions that every label has, got {m}')
-    return [t for row in zip(*told) for texts in row for t in (texts[:n] if m is None else draw.sample(texts, m))]
+    if m is not None: check_whole('m', m)
+    if check_flag('replace', replace) and m is None:
+        raise ValueError('m: expected a number to draw with replace=True, got None')
+    if m is not None and m > n and not replace:
+        raise ValueError(f'm: expected 1 to {n}, the number of descriptions that every label has, got {m}; '
+                         'replace=True draws some of them more than once')
+    draw = random.Random(check_seed(seed))
+    def drawn(texts):
+        if m is None: return texts[:n]
+        return draw.choices(texts, k=m) if replace and len(texts) <= m else draw.sample(texts, m)
+    return [t for row in zip(*[[drawn(texts) for texts in kind] for kind in told]) for texts in row for t in texts]
 
+# %% ../../nbs/32_attributes.ipynb #c83ba7b1
 def _of_labels(kind, labels, shortest):
     "Checked texts of every label, [K][.]"
     told, where = _read_attributes(kind)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import check_names, check_type, check_whole, what_came
+from ..checks import check_flag, check_names, check_type, check_whole, what_came
 from ..mappings.one_to_one import OneToOne
 from ..reprogram import Reprogrammed
 from ..sources import Source, encode_texts, is_weights_file, load_open_clip, read_texts
@@ -126,13 +126,15 @@ def ensemble_templates() -> list[str]:
 def label_texts(
     labels: list[str], # K target label names; an underscore is a blank
     templates: str | list[str] = TEMPLATE, # M templates, each with a {} for the name
+    hyphens: bool = False, # keep those of names, as AttrVR does; else they are blanks, too
 ) -> list[list[str]]: # [K][M]
     "Every name in every template. `ValueError` for a template without {}, and for duplicate or empty names."
     templates = [templates] if isinstance(templates, str) else check_names('templates', templates)
     for t in templates:
         if '{}' not in t: raise ValueError(f'templates: expected a {{}} for the name in each, got {t!r}')
     if not templates: raise ValueError('templates: expected at least one')
-    names = [name.replace('_', ' ').strip() for name in check_names('labels', labels)]
+    blanks = '_' if check_flag('hyphens', hyphens) else '_-'
+    names = [name.translate(dict.fromkeys(map(ord, blanks), ' ')).strip() for name in check_names('labels', labels)]
     if not all(names): raise ValueError(f'labels: there is an empty name, number {names.index("")}')
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise ValueError(f'labels: expected different names, got {twice} more than once')

@@ -98,10 +98,10 @@ class BLMPlus(BLM):
         S: int, # number of source labels
         K: int, # number of target labels
         laplace: float = 1., # lambda
-        topk: int | None = None, # k; None: 15 % of K as published, but at least 1
+        topk: int | None = None, # k; None: 15 % of K as published, but at least 1 and at most S
     ):
         super().__init__(S, K, laplace)
-        self.topk = max(1, int(.15 * K)) if topk is None else topk
+        self.topk = min(max(1, int(.15 * K)), S) if topk is None else topk
         self.wants(0)
 
     def wants(self, epoch: int) -> SoftCounts:

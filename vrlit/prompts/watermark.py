@@ -61,7 +61,9 @@ Watermark.recipes = paper_and_clean(
     bahng=dict(epochs=1000, batch_size=128, optimizer='sgd', momentum=.9, lr=40., # width=30, init=1;
                schedule='cosine'), # without its 1,000 steps of warm-up
     clip=dict(epochs=200, batch_size=128, optimizer='sgd', momentum=.9, lr=40., # width=30 on CLIP, as ILM-VP
-              schedule='cosine'))
+              schedule='cosine'),
+    attrvr=dict(epochs=200, batch_size=64, optimizer='sgd', momentum=.9, lr=40., # the same, as the baseline of AttrVR
+                schedule='cosine', augment='resized-crop'))
 
 # %% ../../nbs/11_watermark.ipynb #3c8ed145
 def _width(width, H):
