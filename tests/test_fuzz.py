@@ -44,7 +44,7 @@ def doors():
     x, y = data(24)
     found = dict(
         fit=(lambda model_, task_, **kw: vr.fit(model_ if model_ is not None else model(), task_, **kw), dict(model_=None, task_=T, **quick | dict(epochs=1), optimizer='sgd', weight_decay=0., momentum=0., schedule='multistep',
-             milestones=(.5,), gamma=.1, shuffle=True, augment=None, flip=None, map_augmented=False, map_training=False, map_fast=False, seed=0, keep='selected', class_weight=None, label_smoothing=0., select='accuracy', callback=None)),
+             milestones=(.5,), gamma=.1, shuffle=True, augment=None, flip=None, map_augmented=False, map_training=False, map_fast=False, seed=0, keep='selected', class_weight=None, label_smoothing=0., clip_grad=None, select='accuracy', callback=None)),
         compare=(lambda **kw: vr.compare(model(), T, **kw), dict(controls='random', **quick | dict(epochs=1))),
         evaluate=(vr.evaluate, dict(model=model(), split=T.test, batch_size=8)),
         update_mapping=(vr.update_mapping, dict(model=model(), split=T.train, epoch=0, batch_size=8)),
@@ -60,16 +60,19 @@ def doors():
         unit=(vr.unit, dict(x=x)),
         rgb=(vr.rgb, dict(image=Image.new('L', (3, 3)))),
         square=(vr.square, dict(image=Image.new('RGB', (3, 4)), size=4, mode='bilinear', crop=True)),
-        Augment=(lambda **kw: vr.Augment(**kw)(x), dict(size=8, plus=4, flip=True)),
-        augmentation=(lambda **kw: vr.augmentation(**kw)(x), dict(text='+4', size=8, flip=False)),
+        Augment=(lambda **kw: vr.Augment(**kw)(x), dict(size=8, plus=4, flip=True, mode='bilinear')),
+        ResizedCrop=(lambda **kw: vr.ResizedCrop(**kw)(x), dict(size=8, flip=True, mode='bicubic')),
+        augmentation=(lambda **kw: vr.augmentation(**kw)(x), dict(text='+4', size=8, flip=False, mode='bicubic')),
         lr_factor=(vr.lr_factor, dict(schedule='multistep', t=1., epochs=4, milestones=(.5,), gamma=.1)),
         predict=(lambda **kw: vr.predict(**kw), dict(model=model(), images=x[:2], top=1, batch_size=8, progress=False)),
         report=(lambda **kw: vr.report(**kw), dict(run=model(), split='test', task=T, batch_size=8)),
         Reprogrammed=(vr.Reprogrammed, dict(prompt=vr.Watermark(F), source=F, mapping=vr.ILM(12, 4), labels=None)),
         a_model=(lambda x: model()(x), dict(x=x)),
         load_adapter=(lambda state: model().load_adapter(state), dict(state=model().adapter())),
-        label_texts=(vr.label_texts, dict(labels=['a', 'b'], templates='a {}')),
+        label_texts=(vr.label_texts, dict(labels=['a', 'b'], templates='a {}', hyphens=False)),
         text_prompts=(vr.text_prompts, dict(labels=['a', 'b'], templates=['a {}'])),
+        attribute_texts=(lambda kind, **kw: vr.attribute_texts(kind, **kw), dict(kind=dict(a=['a long text of a thing'], b=['a long text of another']), labels=['a', 'b'], m=1, seed=0, shortest=3, replace=True)),
+        cluster=(vr.cluster, dict(embeddings=torch.randn(12, 4), V=2, seed=0, n_init='auto')),
         TextSource=(vr.TextSource, dict(clip=vr.load_clip(size=32), texts=TEXTS, labels=None, batch_size=4)),
         load_clip=(vr.load_clip, dict(architecture='miniature', pretrained=None, size=32)),
         class_weights=(vr.class_weights, dict(given='balanced', task=T)),
@@ -79,7 +82,7 @@ def doors():
         build_mapping=(vr.build_mapping, dict(text='ILM', S=12, K=4, names=None, seed=0)),
         least_error=(vr.least_error, dict(prompt=vr.Watermark(F), x=x, target=torch.rand(24, 3, 16, 16))))
     for name, (cls, more) in dict(Padding=(vr.Padding, dict(inner=8)), Watermark=(vr.Watermark, dict(width=4, init=0., seed=0)), Patch=(vr.Patch, dict(side=4, random=False, init=1., seed=0)), SMM=(vr.SMM, dict(patch=4, layers=5, channels=3, train_body=True, seed=0)),
-                                  LowRank=(vr.LowRank, dict(rank=2, init=.01, seed=0)), Scale=(vr.Scale, dict(inner=8, scale=1.)), AffineColor=(vr.AffineColor, dict(scale=1.)), EVP=(vr.EVP, dict(width=3)), Resized=(vr.Resized, dict(mode='bilinear'))).items():
+                                  LowRank=(vr.LowRank, dict(rank=2, init=.01, seed=0)), Scale=(vr.Scale, dict(inner=8, scale=1., normalised=True)), AffineColor=(vr.AffineColor, dict(scale=1.)), EVP=(vr.EVP, dict(width=3)), Resized=(vr.Resized, dict(mode='bilinear'))).items():
         found[name] = (lambda source, _cls=cls, **kw: _cls(source, **kw)(x[:1]), dict(source=F) | more)
     for name, (cls, more) in dict(OneToOne=(vr.OneToOne, dict(per_target=1)), RLM=(vr.RLM, dict(sequence=None, per_target=1, seed=0)), ILM=(vr.ILM, dict(per_target=1)), OLM=(vr.OLM, dict(per_target=1)), BLM=(vr.BLM, dict(laplace=1.)),
                                   BLMPlus=(vr.BLMPlus, dict(laplace=1., topk=None)), Sinkhorn=(vr.Sinkhorn, dict(epsilon=.1, laplace=1.)), FullyMap=(vr.FullyMap, dict(init='random', seed=0)), AttrVR=(vr.AttrVR, dict(k=1, kinds=1, balance=.5)),

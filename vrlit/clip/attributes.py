@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_choice, check_flag, check_number, check_seed, check_whole
+from ..checks import check_choice, check_flag, check_names, check_number, check_seed, check_type, check_whole
 from ..mappings.counts import check_logits
 from ..reprogram import mapping_table
 
@@ -31,7 +31,7 @@ def example_attributes(
     return des, dist
 
 def _read_attributes(kind):
-    if isinstance(kind, dict): return kind, 'attributes'
+    if isinstance(check_type('attributes', kind, (dict, str, Path), 'a dict or a file'), dict): return kind, 'attributes'
     try: told = json.loads(Path(kind).expanduser().read_text(encoding='utf-8'))
     except FileNotFoundError: raise FileNotFoundError(f'attributes: there is no file {kind}') from None
     except (ValueError, OSError) as e: raise ValueError(f'attributes: {kind} cannot be read as JSON ({e})') from e
@@ -52,6 +52,8 @@ def attribute_texts(
 
     `ValueError` where a label's are missing, too few, or no texts."""
     if not kinds: raise ValueError('attributes: expected at least one dict or file of descriptions')
+    labels = check_names('labels', labels)
+    check_whole('shortest', shortest, 0)
     told = [_of_labels(kind, labels, shortest) for kind in kinds]
     n = min(len(texts) for kind in told for texts in kind)
     if m is not None: check_whole('m', m)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_seed, check_whole, what_came
+from ..checks import check_seed, check_type, check_whole, what_came
 from .zero_shot import CLIP, TextSource
 from ..mappings.bayesian import BLM
 from ..mappings.counts import LabelCounts
@@ -79,10 +79,12 @@ def cluster(
     seed: int = 0, # published: 0, whatever the run's
     n_init: int | str = 'auto', # starts, of which the best counts; published: scikit-learn's default
 ) -> list[int]: # the group of each text, 0 .. V-1
-    "k-means on the embeddings, as DVP-cls. `ValueError` for more groups than texts."
+    "k-means on the embeddings, as DVP-cls. `ValueError` for more groups than texts, or numbers that are none."
     from sklearn.cluster import KMeans
+    if check_type('embeddings', embeddings, Tensor, 'a tensor').ndim != 2 or not embeddings.isfinite().all():
+        raise ValueError(f'embeddings: expected finite numbers [S, D], got {list(embeddings.shape)}')
     check_whole('V', V, 1, len(embeddings))
-    if n_init != 'auto': check_whole('n_init', n_init)
+    if not (isinstance(n_init, str) and n_init == 'auto'): check_whole('n_init', n_init)
     groups = KMeans(V, random_state=check_seed(seed), n_init=n_init).fit_predict(embeddings.cpu().numpy())
     return groups.tolist()
 
