@@ -44,7 +44,7 @@ def doors():
     x, y = data(24)
     found = dict(
         fit=(lambda model_, task_, **kw: vr.fit(model_ if model_ is not None else model(), task_, **kw), dict(model_=None, task_=T, **quick | dict(epochs=1), optimizer='sgd', weight_decay=0., momentum=0., schedule='multistep',
-             milestones=(.5,), gamma=.1, shuffle=True, augment=None, flip=None, map_augmented=False, map_training=False, map_fast=False, seed=0, keep='selected', class_weight=None, label_smoothing=0., clip_grad=None, select='accuracy', callback=None)),
+             milestones=(.5,), gamma=.1, shuffle=True, augment=None, flip=None, map_augmented=False, map_training=False, map_fast=False, seed=0, keep='selected', class_weight=None, label_smoothing=0., clip_grad=None, warmup=0, select='accuracy', callback=None)),
         compare=(lambda **kw: vr.compare(model(), T, **kw), dict(controls='random', **quick | dict(epochs=1))),
         evaluate=(vr.evaluate, dict(model=model(), split=T.test, batch_size=8)),
         update_mapping=(vr.update_mapping, dict(model=model(), split=T.train, epoch=0, batch_size=8)),
@@ -63,7 +63,7 @@ def doors():
         Augment=(lambda **kw: vr.Augment(**kw)(x), dict(size=8, plus=4, flip=True, mode='bilinear')),
         ResizedCrop=(lambda **kw: vr.ResizedCrop(**kw)(x), dict(size=8, flip=True, mode='bicubic')),
         augmentation=(lambda **kw: vr.augmentation(**kw)(x), dict(text='+4', size=8, flip=False, mode='bicubic')),
-        lr_factor=(vr.lr_factor, dict(schedule='multistep', t=1., epochs=4, milestones=(.5,), gamma=.1)),
+        lr_factor=(vr.lr_factor, dict(schedule='multistep', t=1., epochs=4, milestones=(.5,), gamma=.1, warmup=0, steps=1)),
         predict=(lambda **kw: vr.predict(**kw), dict(model=model(), images=x[:2], top=1, batch_size=8, progress=False)),
         report=(lambda **kw: vr.report(**kw), dict(run=model(), split='test', task=T, batch_size=8)),
         Reprogrammed=(vr.Reprogrammed, dict(prompt=vr.Watermark(F), source=F, mapping=vr.ILM(12, 4), labels=None)),

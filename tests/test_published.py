@@ -1,6 +1,6 @@
 """The authors' own programs for CLIP (AttrVR, DVP, ILM-VP), EVP, LoR-VP, AutoVP and Bahng et al., on stored tensors: the same arithmetic, and
 whole trainings with the same losses, mappings and patterns"""
-import json, random
+import json, math, random
 from types import SimpleNamespace
 
 import pytest, torch
@@ -268,6 +268,9 @@ def test_bahng(case):
     anywhere.pattern.data.copy_(d['patch'][0])
     anywhere.place = tuple(d['random_place'].tolist())
     d.near(anywhere(x), 'random_out')
+    lrs = [s.lr * vr.lr_factor('cosine', step / 100, s.steps // 100, warmup=s.warmup, steps=100) for step in d['lr_steps'].tolist()]
+    d.near(lrs, 'lr', rtol=1e-9, atol=1e-9)
+    assert all(p.recipes['paper-' + k]['warmup'] == s.warmup for p, k in ((vr.Watermark, 'bahng'), (vr.Patch, 'resnet')))
 
 # ---- around the arithmetic ---------------------------------------------------------------------------------------------
 
@@ -440,3 +443,18 @@ def test_autovp_on_clip(kind):
     result = vr.fit(vr.Reprogrammed(prompt, source, mapping), task, **settings)
     assert result.losses == pytest.approx(losses, rel=1e-4) and prompt.scale.item() == pytest.approx(sigma.item(), rel=1e-4) != 1.2
     torch.testing.assert_close(prompt.pattern, delta, rtol=0, atol=1e-2)
+
+@pytest.mark.parametrize('N, batch', [(24, 8), (22, 8), (7, 8)])
+@pytest.mark.parametrize('warmup', [0, 3])
+def test_a_cosine_goes_by_steps(N, batch, warmup, monkeypatch):
+    "As a scheduler that is told the number of steps has it, also where the last batch is smaller"
+    from vrlit.train import OPTIMIZERS
+    source, task = tiny(), vr.make_task('t', some_images(N), some_images(), list('abcd'), val=None)
+    model, E, seen = vr.Reprogrammed(vr.Watermark(source), source, vr.OneToOne(12, 4)), 4, []
+    class Spied(torch.optim.SGD):
+        def step(self): seen.append(self.param_groups[0]['lr']); return super().step()
+    monkeypatch.setitem(OPTIMIZERS, 'sgd', Spied)
+    vr.fit(model, task, epochs=E, batch_size=batch, optimizer='sgd', lr=2., schedule='cosine', warmup=warmup, progress=False, device='cpu')
+    steps = E * math.ceil(N / batch)
+    cosine = lambda i: 1 + math.cos(math.pi * (i - warmup) / (steps - warmup))
+    assert seen == pytest.approx([2 * (i + 1) / warmup if i < warmup else cosine(i) for i in range(steps)])

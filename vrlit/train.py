@@ -33,6 +33,8 @@ def lr_factor(
     epochs: int, # E
     milestones: tuple[float, ...] = (.5, .72), # of 'multistep': where it falls, as shares of the epochs
     gamma: float = .1, # of 'multistep': what it is multiplied by there
+    warmup: int = 0, # steps over which it first rises; a cosine has the rest
+    steps: int = 1, # in an epoch
 ) -> float:
     "What the learning rate is multiplied by. `ValueError` for an unknown schedule."
     check_choice('schedule', schedule, ('multistep', 'cosine', 'cosine-epoch', 'constant'))
@@ -40,8 +42,10 @@ def lr_factor(
     check_whole('epochs', epochs)
     check_number('gamma', gamma)
     check_milestones(milestones)
+    step, total = round(t * check_whole('steps', steps), 6), epochs * steps
+    if step < check_whole('warmup', warmup, 0): return (step + 1) / warmup
     if schedule == 'multistep': return gamma ** sum(int(t) >= int(m * epochs + 1e-9) for m in milestones) # .29 of 100 is 29
-    if schedule == 'cosine': return (1 + math.cos(math.pi * t / epochs)) / 2
+    if schedule == 'cosine': return (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
     if schedule == 'cosine-epoch': return (1 + math.cos(math.pi * int(t) / epochs)) / 2
     return 1.
 
@@ -189,12 +193,11 @@ def _epoch(model, split, opts, batch_size, factor, augment, generator, order, ad
            smoothing=0., clipped=()):
     """One pass over the training data: losses of all steps, training accuracy.
 
-    `factor(share, gamma)` scales the learning rates, `stats` takes what passes, and gradients are `clipped`."""
+    `factor(step, gamma)` scales the learning rates, `stats` takes what passes, and gradients are `clipped`."""
     model.train()
     losses, hits, done = [], 0, 0
-    for x, y in batches(split, batch_size, generator=order, device=device_of(model)):
-        for g in (g for opt in opts for g in opt.param_groups):
-            g['lr'] = g['base'] * factor(done / len(split), g['gamma'])
+    for step, (x, y) in enumerate(batches(split, batch_size, generator=order, device=device_of(model))):
+        for g in (g for opt in opts for g in opt.param_groups): g['lr'] = g['base'] * factor(step, g['gamma'])
         if augment: x = augment(x, generator)
         logits = model.source(model.prompt(x))
         if stats is not None: stats.update(logits.detach(), y)
@@ -358,7 +361,7 @@ def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, momentu
         raise TypeError(f'callback: expected a function, got {what_came(callback)}')
     if not (augment is None or isinstance(augment, str) or callable(augment)):
         raise ValueError(f'augment: expected a text such as +32, or a function of a batch, got {augment!r}')
-    lr_factor(schedule, 0, 1)
+    lr_factor(schedule, 0, 1, warmup=settings['warmup'])
 
 # %% ../nbs/40_train.ipynb #518447da
 def usable_device(
@@ -431,11 +434,13 @@ def _train(model, task, device, settings, progress, callback):
     opts = make_optimizers(model.trained(), s.optimizer, s.lr, s.weight_decay, s.gamma, s.momentum)
     clipped, fresh = _clipped(model.trained(), s.clip_grad), getattr(model.mapping, 'fresh', False)
     result = Result(settings, str(model), task.record() if hasattr(task, 'record') else {})
+    steps = math.ceil(len(task.train) / s.batch_size)
     held, passed = dict.fromkeys(('last', 'selected'), model.adapter()), None
     bar = progress_bar(total=s.epochs * len(task.train), unit=' images', unit_scale=True, disable=not progress)
     with bar, _stoppable(model, result, held, s.keep):
         for epoch in range(s.epochs):
-            factor = lambda share, gamma: lr_factor(s.schedule, epoch + share, s.epochs, s.milestones, gamma)
+            factor = lambda step, gamma: lr_factor(s.schedule, epoch + step / steps, s.epochs, s.milestones, gamma,
+                                                   s.warmup, steps)
             start = time.perf_counter()
             with _seeded(s.seed, epoch, device) as g:
                 if s.map_fast and epoch: remapped = _remap(model.mapping, passed)
@@ -474,6 +479,7 @@ def fit(
     schedule: str = 'multistep', # of the learning rate: multistep, cosine (per step), cosine-epoch or constant, see `lr_factor`
     milestones: tuple[float, ...] = (.5, .72), # of multistep: where the learning rate falls, as shares of the epochs
     gamma: float | dict[str, float] = .1, # of multistep: what it is multiplied by there
+    warmup: int = 0, # steps over which the learning rate rises at first
     class_weight: str | list[float] | None = None, # of each target label in the loss: K numbers, or balanced; None: all alike
     label_smoothing: float = 0., # share of a label that is spread over all of them, from 0 to 1
     select: str = 'accuracy', # what an epoch is selected by, on validation: accuracy or balanced accuracy (balanced)
@@ -491,9 +497,8 @@ def fit(
 ) -> Result:
     """Train prompt and mapping of `model` on `task`; the source stays as it is.
 
-    An interrupt (Ctrl-C, a notebook's stop button) after the first epoch warns and ends the training as if the last
-    finished epoch had been the last. `Diverged` (a `FloatingPointError`), with the result of the epochs before, if the
-    loss is no number any more. `ValueError` for a wrong argument or parts that do not fit, `TypeError` for no model."""
+    An interrupt (Ctrl-C, a stop button) after the first epoch warns; what was finished is kept. `Diverged`, with the
+    result so far, if the loss is no number any more. `ValueError` for wrong arguments, `TypeError` for no model."""
     settings = {k: v for k, v in locals().items() if k not in ('model', 'task', 'progress', 'callback')}
     _check_fit(model, task, progress=progress, callback=callback, **settings)
     model.to(device := usable_device(device)).labels = list(task.labels)

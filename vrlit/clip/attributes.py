@@ -31,7 +31,8 @@ def example_attributes(
     return des, dist
 
 def _read_attributes(kind):
-    if isinstance(check_type('attributes', kind, (dict, str, Path), 'a dict or a file'), dict): return kind, 'attributes'
+    check_type('attributes', kind, (dict, str, Path), 'a dict or a file')
+    if isinstance(kind, dict): return kind, 'attributes'
     try: told = json.loads(Path(kind).expanduser().read_text(encoding='utf-8'))
     except FileNotFoundError: raise FileNotFoundError(f'attributes: there is no file {kind}') from None
     except (ValueError, OSError) as e: raise ValueError(f'attributes: {kind} cannot be read as JSON ({e})') from e

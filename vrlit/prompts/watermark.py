@@ -59,7 +59,7 @@ Watermark.recipes = paper_and_clean(
     blm=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01,
              schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+4'),
     bahng=dict(epochs=1000, batch_size=128, optimizer='sgd', momentum=.9, lr=40., # width=30, init=1;
-               schedule='cosine'), # without its 1,000 steps of warm-up
+               schedule='cosine', warmup=1000),
     clip=dict(epochs=200, batch_size=128, optimizer='sgd', momentum=.9, lr=40., # width=30 on CLIP, as ILM-VP
               schedule='cosine'),
     attrvr=dict(epochs=200, batch_size=64, optimizer='sgd', momentum=.9, lr=40., # the same, as the baseline of AttrVR
@@ -85,8 +85,8 @@ class Patch(nn.Module):
     the middle."""
     pattern: nn.Parameter # delta, [C, p, p]
     r: Pixels
-    recipes = paper_and_clean( # without its 1,000 steps of warm-up
-        resnet=dict(epochs=1000, batch_size=128, optimizer='sgd', momentum=.9, lr=40., schedule='cosine'))
+    recipes = paper_and_clean(
+        resnet=dict(epochs=1000, batch_size=128, optimizer='sgd', momentum=.9, lr=40., schedule='cosine', warmup=1000))
 
     def __init__(self,
         source: Source, # tells H, mean and std
