@@ -458,3 +458,23 @@ def test_a_cosine_goes_by_steps(N, batch, warmup, monkeypatch):
     steps = E * math.ceil(N / batch)
     cosine = lambda i: 1 + math.cos(math.pi * (i - warmup) / (steps - warmup))
     assert seen == pytest.approx([2 * (i + 1) / warmup if i < warmup else cosine(i) for i in range(steps)])
+
+def test_the_table_of_decisions():
+    "Every row is whole, says where it is from, and the page of its method links back; the recipes are what it says"
+    import csv, re
+    from conftest import ROOT
+    rows = list(csv.DictReader((ROOT / 'nbs/experiments/paper_program.csv').open()))
+    assert len(rows) > 50 and all(all(v.strip() for v in r.values()) for r in rows)
+    page = lambda name: next((ROOT / 'nbs').glob(f'{name}.ipynb')).read_text(encoding='utf-8')
+    for name in {r['page'] for r in rows}:
+        if re.match(r'1\d|2[1-9]|3\d', name): assert '](experiments/75_paper_program_here.ipynb)' in page(name), name
+    of = lambda method, what: next(r for r in rows if r['method'] == method and r['what'] == what)
+    assert vr.EVP.recipes['paper-clip']['augment'] in of('EVP', 'crops')['recipe'] and vr.EVP(tiny(), 2).r.mode == 'bicubic'
+    assert f'warmup={vr.Watermark.recipes["paper-bahng"]["warmup"]}' in of('VP (Bahng et al.)', 'warm-up')['recipe']
+    assert vr.Watermark.recipes['paper-blm']['augment'] in of('BLM, BLM+', 'watermark')['recipe']
+    lor = vr.LowRank.recipes['paper-resnet']
+    assert of('LoR-VP', 'batch size and weight decay')['recipe'] == f'{lor["batch_size"]} and {lor["weight_decay"]}'
+    assert vr.Scale.recipes['paper-clip']['clip_grad'] == dict(scale=.001, mapping=.001) and '0.001' in of('AutoVP', 'gradients on CLIP')['program']
+    assert vr.Decoupled.recipes['paper-clip']['map_fast'] and vr.PRM.fresh and not getattr(vr.BLM, 'fresh', False)
+    paper = vr.Padding.recipes['paper-resnet']
+    assert [int(m * paper['epochs']) for m in paper['milestones']] == [int(n) for n in re.findall(r'\d+', of('ILM-VP', 'milestones')['recipe'])]
