@@ -10,6 +10,8 @@ from torch import nn
 
 import vrlit as vr
 
+CLIP_MEAN, CLIP_STD = (.48145466, .4578275, .40821073), (.26862954, .26130258, .27577711)
+
 class Case(dict):
     "The tensors of a golden file by name, and its settings"
     def __init__(self, file):
@@ -78,8 +80,6 @@ def test_attrvr_padding(inner, outer, case):
     d.near(y, f'out.{key}')
     (y * d[f'weight.{key}']).sum().backward()
     d.near(prompt.pattern.grad, f'grad.{key}')
-
-CLIP_MEAN, CLIP_STD = (.48145466, .4578275, .40821073), (.26862954, .26130258, .27577711)
 
 @pytest.mark.parametrize('k', [1, 3, 20])
 def test_attrvr_logits(k, case):
