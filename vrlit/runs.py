@@ -150,6 +150,8 @@ def build_source(
     return load_source(name, **kwargs)
 
 def _text_source(name, texts, labels, seed, device, V=None, m=None, replace=False, hyphens=False, **kwargs):
+    if (m is not None or replace) and not (texts or '').endswith('.json'):
+        raise ValueError(f'--texts: m and replace draw from .json files of descriptions, got {texts!r}')
     written = _written_texts(texts, labels, hyphens, m=m, seed=seed, replace=replace)
     clip = load_clip(name, **kwargs).to(usable_device(device))
     if V is None: return TextSource(clip, written, labels if len(written) == len(labels) else None)
