@@ -39,7 +39,10 @@ def test_is_well_made(path):
     for c in code(nb):
         assert c.source.count('\n') < 40, f'{name}: a cell has at most 40 lines; what is longer is two ideas:\n{c.source[:200]}'
         assert not re.search(r'^#\s*\|\s*export(?!s\b)', c.source, re.M), f'{name}: `#| exports` shows the source, this hides it:\n{c.source}'
+        pages = [''.join(o.get('data', {}).get('text/html', '')) for o in c.outputs]
+        assert not re.search(r'<img (?![^>]*alt="[^"]{10})', ''.join(pages)), f'{name}: a picture in a table without alt="...":\n{c.source}'
         drawn = sum('image/png' in o.get('data', {}) or 'image/jpeg' in o.get('data', {}) for o in c.outputs)
+        drawn += sum('src="data:image/png' in page for page in pages)
         alt = re.search(r'^#\| fig-alt: (.+)$', c.source, re.M)
         told = json.loads(alt[1]) if alt else []
         assert drawn == len([told] if isinstance(told, str) else told), \

@@ -1,4 +1,4 @@
-"Visual reprogramming: y = f_out(f_pre(f_in(x))), a frozen classifier put to a new task by what goes in and what comes out."
+"Visual reprogramming, y = f_out(f_pre(f_in(x))): a frozen classifier put to a new task by what goes in and out."
 __version__ = "0.1.0"
 
 # A public name is found through nbdev's index and its module imported when the name is first used (PEP 562):
@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 # line to add here.
 
 def _homes():
-    "Public name -> module that has it. Submodules and subpackages are names as well; the command line's functions are not."
+    "Public name -> its module. Submodules and subpackages are names, too, the command line's functions are not."
     from ._modidx import d
     homes = {}
     for module, symbols in d['syms'].items():

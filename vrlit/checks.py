@@ -33,7 +33,8 @@ def check_number(
 ) -> float:
     "`value`; `ValueError` if it is no finite number in that range."
     number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if number and (low is None or value >= low) and (high is None or value <= high): return value # type: ignore[return-value]
+    fits = number and (low is None or value >= low) and (high is None or value <= high)
+    if fits: return value # type: ignore[return-value]
     raise ValueError(f'{what}: expected a number{_range(low, high)}, got {value!r:.80}')
 
 def check_seed(

@@ -207,7 +207,8 @@ def _by_part(text: str, value=float):
         if '=' not in text: return value(text)
         return {k.strip(): value(v) for k, _, v in (item.partition('=') for item in text.split(','))}
     except ValueError:
-        raise typer.BadParameter(f'expected a number, or numbers by part such as pattern=0.1,tint=0, got {text!r}') from None
+        wanted = 'expected a number, or numbers by part such as pattern=0.1,tint=0'
+        raise typer.BadParameter(f'{wanted}, got {text!r}') from None
 
 def _words(text: str): return _by_part(text, str)
 
@@ -407,7 +408,8 @@ def eval_(
     device: Device = None,
     as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
     report: Annotated[Path | None, typer.Option(help='An .html file to write: confusions, calibration, the pattern, '
-                                                     'the mapping and the controls on one page.', show_default='none')] = None,
+                                                     'the mapping and the controls on one page.',
+                                                show_default='none')] = None,
 ):
     "Evaluate what was trained."
     with _errors():

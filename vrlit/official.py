@@ -44,7 +44,7 @@ def _renamed(key, names):
 # %% ../nbs/47_official.ipynb #99536410
 def from_official(
     model: nn.Module, # a Reprogrammed, or a prompt alone: changed in place
-    checkpoint: str | Path | dict[str, Any], # a file that the published code wrote, what is in it, or the prompt's state dict in it
+    checkpoint: str | Path | dict[str, Any], # a file that the published code wrote, what is in it, or its state dict
 ) -> nn.Module: # `model`
     """Load the prompt, and the one-to-one mapping if both have one. `ValueError` if they do not fit; nothing is changed
     then.
@@ -99,7 +99,8 @@ def _check(prompt, state, mask):
     if mask.shape not in (ours.shape, ours[:1].shape, ours[0].shape):
         raise ValueError(f'checkpoint: its mask is {list(mask.shape)}, expected {list(ours.shape)}')
     if not torch.equal(mask.to(ours).expand_as(ours), ours):
-        raise ValueError(f'checkpoint: its mask shows {int(mask.reshape(-1, *ours[0].shape)[0].sum()):,} pixels of the pattern, '
+        shown = int(mask.reshape(-1, *ours[0].shape)[0].sum())
+        raise ValueError(f'checkpoint: its mask shows {shown:,} pixels of the pattern, '
                          f'the one here {int(prompt.mask.sum()):,}: another width or inner side')
 
 # %% ../nbs/47_official.ipynb #b8986cdb
@@ -108,7 +109,8 @@ def _check_sequence(mapping, sequence) -> Tensor:
     if not isinstance(sequence, Tensor) or sequence.dtype.is_floating_point or sequence.dtype.is_complex:
         raise ValueError(f'checkpoint: expected a mapping_sequence of source labels, got {what_came(sequence)}')
     if sequence.numel() != mapping.sequence.numel():
-        raise ValueError(f'checkpoint: it maps {sequence.numel()} target labels, the mapping here {mapping.sequence.numel()}')
+        raise ValueError(f'checkpoint: it maps {sequence.numel()} target labels, '
+                         f'the mapping here {mapping.sequence.numel()}')
     if not 0 <= int(sequence.min()) <= int(sequence.max()) < S:
         raise ValueError(f'checkpoint: expected source labels from 0 to {S - 1}, got up to {int(sequence.max())}')
     return sequence.view_as(mapping.sequence).to(mapping.sequence)

@@ -28,7 +28,7 @@ def prompted(
 
 # %% ../nbs/53_plots.ipynb #53c0de01
 def show_images(
-    images: list, # each [3, H, W] or [1, H, W]: bytes, or floats that are cut to [0, 1]; [H, W]: numbers from -1 to 1; None: a gap
+    images: list, # each [3 or 1, H, W]: bytes, or floats cut to [0, 1]; [H, W]: numbers from -1 to 1; None: a gap
     titles: Any = (), # above them
     *,
     axes: Any = None, # matplotlib axes to draw on; None: a new figure
@@ -86,7 +86,7 @@ def show(
     title: str | None = None, # above the row; None: what the model says of itself
     figure=None, # a matplotlib figure or subfigure to draw on; None: a new one
 ):
-    """Draw the pattern on an empty grey image, then an example of each target label with the source labels it is mapped to.
+    """Draw the pattern on a grey image, then an example of each target label with the source labels it is mapped to.
 
     Returns the figure. `ValueError` if the task has no such split."""
     import matplotlib.pyplot as plt

@@ -9,8 +9,10 @@ __all__ = ['PAPER', 'CLEAN', 'paper_and_clean']
 from typing import Any
 
 # %% ../nbs/41_recipes.ipynb #0a7fa67b
-PAPER: dict[str, Any] = dict(flip=True, map_augmented=True, map_training=True, keep='last') # what the published code does
-CLEAN: dict[str, Any] = dict(flip=None, map_augmented=False, map_training=False, keep='selected') # what we would do: the defaults of `fit`
+# what the published code does
+PAPER: dict[str, Any] = dict(flip=True, map_augmented=True, map_training=True, keep='last')
+# what we would do: the defaults of `fit`
+CLEAN: dict[str, Any] = dict(flip=None, map_augmented=False, map_training=False, keep='selected')
 
 def paper_and_clean(
     **settings: dict[str, Any], # arguments of `fit` by the name of a backbone, such as resnet=dict(epochs=200, lr=.01)

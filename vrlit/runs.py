@@ -114,7 +114,7 @@ GIVEN = ('source', 'S', 'K', 'names', 'seed') # what a part is given when it is 
 def part_text(
     part: nn.Module, # a prompt or a label mapping
 ) -> str: # such as 'Padding(inner=24)'
-    "How `build_prompt` or `build_mapping` makes it: its class, and the arguments that are not the defaults, by its attributes."
+    "How `build_prompt` or `build_mapping` makes it: class, and by its attributes the arguments that are no defaults."
     cls, parts, said = type(part), [], []
     for name, p in inspect.signature(cls).parameters.items():
         if name in GIVEN or not hasattr(part, name): continue
@@ -267,7 +267,7 @@ def save_run(
     result: Result | Comparison, # of `fit` or `compare`
     *,
     overwrite: bool = False, # replace a run that is there
-    config: dict[str, Any] | None = None, # words that are known already: source, weights, texts, task, data, prompt, mapping, seed
+    config: dict[str, Any] | None = None, # words that are known: source, weights, texts, task, data, prompt, ...
 ) -> Path: # the folder
     """Write all that is needed to use the model, to look at it and to make it again.
 
@@ -286,7 +286,8 @@ def save_run(
             _write_model(tmp, told, model, task)
             _write_result(tmp, compared)
             _write_pictures(tmp, model, task, compared.result)
-    except Exception as e: raise OSError(_rescued(folder, told, model, task, compared, e)) from e # pictures fail in many ways
+    except Exception as e: # pictures fail in many ways
+        raise OSError(_rescued(folder, told, model, task, compared, e)) from e
     return folder
 
 # %% ../nbs/44_runs.ipynb #8826e9b7

@@ -34,7 +34,8 @@ def _count_labels(source):
     with torch.no_grad():
         try: logits = source(x)
         except Exception as e:
-            raise ValueError(f'model: {source.name} fails on a batch of shape {list(x.shape)}; is size={source.size} right? ({e})') from e
+            raise ValueError(f'model: {source.name} fails on a batch of shape {list(x.shape)}; '
+                             f'is size={source.size} right? ({e})') from e
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         came = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f'model: expected logits [1, S] for one image, {source.name} gives {came}')
@@ -176,15 +177,18 @@ def _offline(name, url, e):
         f"The weights of {name} could not be downloaded ({type(e).__name__}: {str(e).partition('. ')[0]}). "
         f"Fetch {url} where there is a network, put it anywhere here, and pass its path: "
         f"load_source('{name}', weights='{Path(url).name}'). "
-        f"Without any weights: load_source('{name}', weights=False), or load_source('embedded'), which is always there.")
+        f"Without any weights: load_source('{name}', weights=False), "
+        "or load_source('embedded'), which is always there.")
 
 def _torchvision(arch, weights, file, kwargs):
     from torchvision import models
     tags = models.get_model_weights(arch)
     if isinstance(weights, str) and weights not in tags.__members__:
-        raise ValueError(f'weights: expected a file or one of {", ".join(tags.__members__)} for {arch}, got {weights!r}')
+        raise ValueError(f'weights: expected a file or one of {", ".join(tags.__members__)} for {arch}, '
+                         f'got {weights!r}')
     tag = tags[weights] if isinstance(weights, str) else tags.DEFAULT
-    if arch in ('googlenet', 'inception_v3'): kwargs = {'transform_input': True, 'init_weights': False, **kwargs}  # as published
+    if arch in ('googlenet', 'inception_v3'): # as published
+        kwargs = dict(transform_input=True, init_weights=False) | kwargs
     model, preset = models.get_model(arch, weights=None, **kwargs), tag.transforms()
     if weights and not file:
         try: state = tag.get_state_dict(progress=True, check_hash=True, weights_only=True)
@@ -255,7 +259,7 @@ def is_weights_file(
 # %% ../nbs/02_sources.ipynb #8e34ef9b
 def load_source(
     model: str | nn.Module = 'embedded', # a name (see `list_sources`), or any classifier of your own
-    weights: str | Path | bool = True, # True: the library's default; a tag ('IMAGENET1K_V1'); a local file; False: random
+    weights: str | Path | bool = True, # True: the library's; a tag ('IMAGENET1K_V1'); a local file; False: random
     *,
     size: int | None = None, # side of the input; None: as the library says (224 for your own)
     mean: tuple[float, ...] | float | None = None, # None: as the library says (ImageNet's for your own)
@@ -273,7 +277,8 @@ def load_source(
         raise ValueError(f'weights: expected True, a tag, a file, or False for random ones, got {weights!r}')
     if isinstance(model, nn.Module):
         if kwargs:
-            raise ValueError(f'{", ".join(kwargs)}: arguments for an architecture given by name; yours is already built')
+            raise ValueError(f'{", ".join(kwargs)}: arguments for an architecture given by name; '
+                             'yours is already built')
         if isinstance(weights, (str, Path)): load_weights(model, read_weights(weights), weights)
         return Source(model, **given)
     if not isinstance(model, str): raise TypeError(f'model: expected a name or an nn.Module, got {what_came(model)}')
@@ -303,7 +308,7 @@ def weights_sha256(
 # %% ../nbs/02_sources.ipynb #02c0de02
 def load_open_clip(
     architecture: str, # of open_clip, such as 'ViT-B-32'
-    pretrained: str | Path | bool | None, # a tag, or a file of weights; None: OpenAI's, where there are some; False: random
+    pretrained: str | Path | bool | None, # a tag, or a file of weights; None: OpenAI's; False: random
     device: torch.device | str = 'cpu',
     **kwargs, # to open_clip's `create_model`
 ) -> tuple[nn.Module, Callable[..., Tensor]]: # model, and tokenizer: (texts, context_length=L) -> int64 [n, L]
@@ -320,7 +325,8 @@ def load_open_clip(
         return model.eval(), open_clip.get_tokenizer(architecture)
     except (RuntimeError, OSError, AttributeError) as e: # AttributeError: of weights for something else
         kind = ConnectionError if 'download' in str(e) else ValueError
-        raise kind(f'CLIP: {architecture!r} with weights {pretrained!r} cannot be had ({str(e).partition(". ")[0][:200]}); '
+        why = str(e).partition('. ')[0][:200]
+        raise kind(f'CLIP: {architecture!r} with weights {pretrained!r} cannot be had ({why}); '
                    'open_clip.list_pretrained() lists both, and a file of weights will do') from e
 
 def _clip_weights(architecture, pretrained) -> str | None:
@@ -350,7 +356,8 @@ def read_texts(
     cut = (tokenizer(texts, context_length=L + 1)[:, :L] != tokens).any(1)
     if cut.any():
         raise ValueError(f'texts: {name} reads at most {L} tokens, start and end included; '
-                         f'{int(cut.sum())} of {len(texts)} texts are longer, the first: {texts[int(cut.nonzero()[0])]!r}')
+                         f'{int(cut.sum())} of {len(texts)} texts are longer, '
+                         f'the first: {texts[int(cut.nonzero()[0])]!r}')
     return tokens
 
 @torch.no_grad()
@@ -366,9 +373,10 @@ def encode_texts(
     parts = (read_texts(tokenizer, texts[i:i + batch_size], name).to(device) for i in range(0, len(texts), batch_size))
     return torch.cat([F.normalize(model.encode_text(tokens), dim=-1) for tokens in parts])
 
+# %% ../nbs/02_sources.ipynb #79012837
 def text_encoder(
     architecture: str = 'ViT-B-32', # of open_clip
-    pretrained: str | bool | None = None, # a tag, or a file of weights; None: OpenAI's, where there are some; False: random
+    pretrained: str | bool | None = None, # a tag, or a file of weights; None: OpenAI's; False: random
     batch_size: int = 256,
     device: torch.device | str = 'cpu',
 ) -> Callable[[list[str]], Tensor]: # texts -> embeddings [n, D]

@@ -83,7 +83,7 @@ def _on_disk(x) -> bool: return getattr(x, 'on_disk', False)
 class _Pairs:
     "Images and labels, by index"
     def __init__(self,
-        x: Any, # [N, 3, H, W], uint8 or in [0, 1]; [N, 1, H, W] or [N, H, W] are repeated to RGB; also arrays, mapped ones too
+        x: Any, # [N, 3, H, W], uint8 or in [0, 1]; [N, 1, H, W] and [N, H, W] become RGB; also arrays, mapped ones too
         y: Any, # integer labels [N]; an array or a list will do
         rows: Tensor | None = None, # int64 [N]: which images of an `x` on disk these are; None: all of them
     ):
@@ -120,7 +120,7 @@ class Split(_Pairs):
     range or shape, for labels that are not integers, and where their numbers differ."""
     @property
     def sha256(self) -> str:
-        "Of the labels, as little-endian 64-bit integers: two splits with the same hash hold the same labels in the same order."
+        "Of the labels, as little-endian 64-bit integers: where it is the same, so are the labels, in the same order."
         return hashlib.sha256(self.y.cpu().numpy().astype('<i8').tobytes()).hexdigest()
 
     def take(self,
@@ -132,7 +132,7 @@ class Split(_Pairs):
     def to(self,
         device: torch.device | str,
     ) -> 'Split':
-        "This split on `device`, if it takes at most `SHARE` of what is free there; else itself: `batches` copies as it goes."
+        "This split on `device`, if it takes at most `SHARE` of what is free there; else itself: `batches` copies."
         device, n_bytes = torch.device(device), len(self) * self[:1][0].nbytes
         if device.type == 'cpu' or not fits_memory(n_bytes, device): return self
         x = torch.empty((len(self), *self.shape), dtype=self[:1][0].dtype, device=device)
@@ -174,7 +174,7 @@ class _Splits:
         return self.train.shape[1]
 
     def record(self) -> dict:
-        "What a result keeps of it: where it came from, and for each split the number of images and the hash of the labels."
+        "What a result keeps of it: where it is from, and of each split the number of images and the labels' hash."
         return dict(name=self.name, K=self.K, size=self.size, provenance=self.provenance,
                     splits={k: dict(images=len(s), labels_sha256=s.sha256) for k, s in self.splits.items()})
 
@@ -314,7 +314,8 @@ def _cut(y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     several = (~alone).nonzero().flatten().numpy()
     try: kept, off = train_test_split(several, test_size=share, stratify=y[several], random_state=seed)
     except ValueError as e:
-        raise ValueError(f'val: cannot cut {share:.0%} off {len(y)} images of {len(y.unique())} labels, stratified ({e})') from e
+        raise ValueError(f'val: cannot cut {share:.0%} off {len(y)} images of {len(y.unique())} labels, '
+                         f'stratified ({e})') from e
     return torch.cat([torch.from_numpy(kept), alone.nonzero().flatten()]).sort()[0], torch.from_numpy(off).sort()[0]
 
 # %% ../nbs/03_tasks.ipynb #0a58c4eb
@@ -342,7 +343,7 @@ def make_task(
     train: Split | tuple[Any, Any], # (x, y), tensors or arrays: images as `Split` takes them, integer labels [N]
     test: Split | tuple[Any, Any] | None = None, # None: a seeded stratified fifth of `train`
     labels: list[str] | None = None, # the K names; None: '0', '1', ... up to the largest label
-    val: float | Split | tuple[Any, Any] | None = .1, # share of `train`, or images and labels, or None for no validation split
+    val: float | Split | tuple[Any, Any] | None = .1, # share of `train`, or images and labels; None: no validation
     seed: int = 0, # of the cuts
     provenance: str = 'tensors', # where they came from
     flip: bool = True, # whether a mirrored image keeps its label
@@ -372,7 +373,7 @@ def counting_squares(
     cell: int = 9, # side of a square, its frame of one pixel included
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]: # x uint8 [n, 3, 4*cell, 4*cell], y int64 [n]: the number of squares, minus one
-    "One to ten white squares, framed in black, at different places of a 4 x 4 grid (Elsayed et al., ICLR 2019, section 4.1)."
+    "One to ten white squares, framed in black, at places of a 4 x 4 grid (Elsayed et al., ICLR 2019, section 4.1)."
     g = torch.Generator().manual_seed(check_seed(seed))
     check_whole('n', n)
     check_whole('cell', cell, 3)
@@ -391,7 +392,7 @@ def batches(
     device: torch.device | str | None = None, # where batches are wanted; None: where the split is
     drop_last: bool = False, # whether a smaller last batch is left out
 ) -> Iterator[tuple[Tensor, Tensor]]: # (x [B, 3, H, W], y int64 [B])
-    "One epoch of copies, in an order that the generator alone decides; the same for splits in memory, on disk and on a device."
+    "One epoch of copies, in an order that the generator alone decides: in memory, on disk and on a device."
     check_whole('batch_size', batch_size)
     check_flag('drop_last', drop_last)
     if not hasattr(split, 'y'):

@@ -84,7 +84,8 @@ def _of_labels(kind, labels, shortest):
             raise ValueError(f'{where}: expected a list of texts for {label!r}, got {texts!r:.100}')
         found.append([t for t in texts if len(t) >= shortest])
         if not found[-1]:
-            raise ValueError(f'{where}: no description of {label!r} has at least {shortest} characters, got {texts!r:.100}')
+            raise ValueError(f'{where}: no description of {label!r} has at least {shortest} characters, '
+                             f'got {texts!r:.100}')
     return found
 
 # %% ../../nbs/32_attributes.ipynb #32c0de01

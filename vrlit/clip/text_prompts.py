@@ -51,7 +51,8 @@ class PromptHistory:
 def _draw_choices(plt, choices, texts, labels, epochs):
     E, K = choices.shape
     if K != len(labels) or len(texts) % K:
-        raise ValueError(f'labels: expected the {K} that were mapped to {len(texts)} texts, template by template, got {len(labels)}')
+        raise ValueError(f'labels: expected the {K} that were mapped to {len(texts)} texts, template by template, '
+                         f'got {len(labels)}')
     n = min(epochs, E)
     shown = [round(i * (E - 1) / max(1, n - 1)) for i in range(n)]
     template = (choices[shown] // K).numpy()                         # [columns, K]

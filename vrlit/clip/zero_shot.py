@@ -41,7 +41,7 @@ class CLIP(Source):
         clip: nn.Module, # frozen in place
         tokenizer: Callable[..., Tensor], # (texts, context_length=L) -> tokens [n, L]
         *,
-        preprocessing: dict[str, Any] | None = None, # arguments of `load_task` that read images as this model expects them
+        preprocessing: dict[str, Any] | None = None, # arguments of `load_task` that read images as it expects them
         **known, # size, mean, std and name, as of `Source`
     ):
         super().__init__(_Towers(clip), **known)
@@ -91,7 +91,8 @@ class TextSource(Source):
         listed = isinstance(texts, (list, tuple)) and all(isinstance(t, (str, list, tuple)) for t in texts)
         self.texts = [[t] if isinstance(t, str) else list(t) for t in texts] if listed else []
         if not self.texts or not all(self.texts):
-            raise ValueError(f'texts: expected at least one text for each of at least one source label, got {texts!r:.80}')
+            raise ValueError('texts: expected at least one text for each of at least one source label, '
+                             f'got {texts!r:.80}')
         known: Any = {k: getattr(clip, k).flatten().tolist() for k in ('mean', 'std')}
         known |= dict(size=clip.size, name=clip.name, labels=[t[0] for t in self.texts] if labels is None else labels)
         super().__init__(_Similarity(clip.model, _mean_embeddings(clip, self.texts, batch_size)), **known)
@@ -143,7 +144,7 @@ def label_texts(
 # %% ../../nbs/30_clip.ipynb #2893e7a6
 def load_clip(
     architecture: str = 'miniature', # of open_clip, such as 'ViT-B-32'; 'miniature' is always there
-    pretrained: str | Path | bool | None = None, # a tag, or a file of weights; None: OpenAI's, where there are some; False: random
+    pretrained: str | Path | bool | None = None, # a tag, or a file of weights; None: OpenAI's; False: random
     *,
     size: int | None = None, # side of the input; None: as it was trained, and 96 for the miniature
     **kwargs, # to open_clip's create_model
@@ -167,7 +168,8 @@ def load_clip(
     config = get_model_preprocess_cfg(model)
     sides = {*torch.as_tensor(config['size']).flatten().tolist()}
     if len(sides) > 1:
-        raise ValueError(f'architecture: {architecture} reads images of {config["size"]}; only square ones are supported')
+        raise ValueError(f'architecture: {architecture} reads images of {config["size"]}; '
+                         'only square ones are supported')
     how = dict(size=sides.pop(), mode=config.get('interpolation', 'bicubic'))
     how['crop'] = config.get('resize_mode', 'shortest') == 'shortest'
     told = 'random weights' if pretrained is False else Path(str(pretrained or 'openai')).name

@@ -54,8 +54,8 @@ def check_enough(
     check_whole('K', K)
     check_whole('per_target', m)
     if m * K > S:
-        raise ValueError(f'mapping: {K} target labels at {m} source label{"s" * (m > 1)} each need {m * K}, the source has {S}; '
-                         'take a source with more labels, or a mapping that shares them')
+        raise ValueError(f'mapping: {K} target labels at {m} source label{"s" * (m > 1)} each need {m * K}, '
+                         f'the source has {S}; take a source with more labels, or a mapping that shares them')
 
 # %% ../../nbs/21_one_to_one.ipynb #fd7f7e46
 class OneToOne(nn.Module):
@@ -116,7 +116,8 @@ class RLM(OneToOne):
         drawn = torch.randperm(S, generator=torch.Generator().manual_seed(check_seed(seed)))[:K * per_target]
         given = drawn if sequence is None else _labels(sequence)
         if len(given) != K * per_target or len(given.unique()) < len(given) or given.min() < 0 or given.max() >= S:
-            raise ValueError(f'sequence: expected {K * per_target} different source labels among 0..{S - 1}, got {given.tolist()}')
+            raise ValueError(f'sequence: expected {K * per_target} different source labels among 0..{S - 1}, '
+                             f'got {given.tolist()}')
         self.sequence = given.view(K, per_target)
 
 # %% ../../nbs/21_one_to_one.ipynb #e7a3468f

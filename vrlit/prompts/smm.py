@@ -27,7 +27,7 @@ def mask_generator(
     channels: int = 3, # of the mask: 1, or the image's
     inputs: int = 3, # channels of the image
 ) -> nn.Sequential: # images [B, C, H, W] -> masks [B, channels, H // patch, W // patch]
-    "`f_mask` (Cai et al., ICML 2024, section 3), with the names of its code: there the last convolution is `conv6`, always."
+    "`f_mask` (Cai et al., ICML 2024, section 3), with its code's names: the last convolution is always `conv6`."
     widths = [inputs, 8, 16, 32, 64, 128][:layers]
     net: OrderedDict[str, nn.Module] = OrderedDict()
     for i, (a, b) in enumerate(zip(widths, widths[1:]), 1):

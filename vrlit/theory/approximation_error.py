@@ -44,7 +44,8 @@ def _ones(smm):
     norms = [m for m in smm.mask_generator if isinstance(m, nn.BatchNorm2d)]
     last = getattr(smm.mask_generator, 'conv6', norms[-1])
     if not last.weight.requires_grad:
-        raise ValueError('into: expected a mask generator whose last block learns, got one with a random body and no convolution after it')
+        raise ValueError('into: expected a mask generator whose last block learns, got one with a random body '
+                         'and no convolution after it')
     nn.init.zeros_(last.weight); nn.init.ones_(last.bias)
 
 def _factors(delta, prompt):
@@ -52,7 +53,8 @@ def _factors(delta, prompt):
     U, S, V = torch.linalg.svd(delta * prompt.r.std)
     k = prompt.left.shape[-1]
     if (S[:, k:] > 1e-5 * S.amax()).any():
-        raise ValueError(f'into: expected a rank of at least {int((S > 1e-5 * S.amax()).sum(1).max())}, that of the pattern, got {k}')
+        rank = int((S > 1e-5 * S.amax()).sum(1).max())
+        raise ValueError(f'into: expected a rank of at least {rank}, that of the pattern, got {k}')
     prompt.left.copy_(U[..., :k] * S[:, None, :k].sqrt()); prompt.right.copy_(S[:, :k, None].sqrt() * V[:, :k])
 
 def _place_pattern(delta, into):
@@ -106,7 +108,8 @@ def _masks(prompt, into):
         raise ValueError('into: expected masks of 3 channels, as the prompt has, got 1')
     own, its = into.mask_generator.state_dict(), prompt.mask_generator.state_dict()
     if any(not p.requires_grad and not torch.equal(p, its[k]) for k, p in into.mask_generator.named_parameters()):
-        raise ValueError('into: expected a mask generator that learns, got one with a random body, which is not that of the prompt')
+        raise ValueError('into: expected a mask generator that learns, got one with a random body, '
+                         'which is not that of the prompt')
     own.update({k: v for k, v in its.items() if k in own})
     into.mask_generator.load_state_dict(own)
     into.pattern.copy_(prompt.pattern)
@@ -122,7 +125,7 @@ def inclusion_gap(
     into: nn.Module, # a prompt of the larger space; its parameters are replaced
     x: Tensor, # images of the task, [B, C, ., .]
 ) -> float:
-    "The largest difference between a model's logits and those of its witness, in evaluation: 0, or rounding (see `witness`)."
+    "The largest difference between a model's logits and its witness's, in evaluation: 0, or rounding (see `witness`)."
     prompt = model.prompt.eval()
     f = lambda f_in: model.mapping(model.source(f_in(x)))
     return float((f(prompt) - f(witness(prompt, into))).abs().max())
@@ -182,10 +185,12 @@ def _framed(prompt, r, t):
     return (frame * prompt.mask).square().sum() + ((F.pad(r, prompt.margins) - t) * inside).square().sum()
 
 def _masked(R, patch, alone, colours):
-    "Per patch, and per colour if each has its mask: all but the first singular value, or but the mean where no pattern is shared"
+    """Per patch, and per colour if each has its mask: all but the first singular value, or but the mean where no
+    pattern is shared"""
     N, C, H, _ = R.shape
     if H % patch: raise ValueError(f'prompt: expected patches that fill the image, got {patch} in {H}')
     n = H // patch
-    R = R.view(N, C, n, patch, n, patch).permute(2, 4, 1, 0, 3, 5).reshape(n * n, C, N, patch * patch) # [n n, C, N, p p]
+    R = R.view(N, C, n, patch, n, patch).permute(2, 4, 1, 0, 3, 5)     # [n, n, C, N, p, p]
+    R = R.reshape(n * n, C, N, patch * patch)
     if not colours: R = R.transpose(1, 2).reshape(n * n, 1, N, C * patch * patch)
     return (R - R.mean(-1, keepdim=True)).square().sum() if alone else torch.linalg.svdvals(R)[..., 1:].square().sum()
