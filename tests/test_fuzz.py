@@ -86,7 +86,8 @@ def doors():
         found[name] = (lambda source, _cls=cls, **kw: _cls(source, **kw)(x[:1]), dict(source=F) | more)
     for name, (cls, more) in dict(OneToOne=(vr.OneToOne, dict(per_target=1)), RLM=(vr.RLM, dict(sequence=None, per_target=1, seed=0)), ILM=(vr.ILM, dict(per_target=1)), OLM=(vr.OLM, dict(per_target=1)), BLM=(vr.BLM, dict(laplace=1.)),
                                   BLMPlus=(vr.BLMPlus, dict(laplace=1., topk=None)), Sinkhorn=(vr.Sinkhorn, dict(epsilon=.1, laplace=1.)), FullyMap=(vr.FullyMap, dict(init='random', seed=0)), AttrVR=(vr.AttrVR, dict(k=1, kinds=1, balance=.5)),
-                                  PRM=(vr.PRM, dict(k=1)), SeMap=(vr.SeMap, dict(names=(TEXTS * 3, ['a', 'b', 'c', 'd']), encoder=None, templates=None, per_target=1, assign='ordered')), LabelCounts=(vr.LabelCounts, {})).items():
+                                  PRM=(vr.PRM, dict(k=1)), SeMap=(vr.SeMap, dict(names=(TEXTS * 3, ['a', 'b', 'c', 'd']), encoder=None, templates=None, per_target=1, assign='ordered')), LabelCounts=(vr.LabelCounts, {}), Moments=(vr.Moments, dict(table=None)), ClassMoments=(vr.ClassMoments, dict(table=None)),
+                                  Discriminant=(vr.Discriminant, dict(shrinkage='oas', priors='counts', once=False)), QuadraticDiscriminant=(vr.QuadraticDiscriminant, dict(quadratic=.5, shrinkage=.1, priors='counts', once=False))).items():
         found[name] = (lambda S, K, _cls=cls, **kw: _cls(S, K, **kw), dict(S=12, K=4) | more)
     return found
 

@@ -1,5 +1,5 @@
 "Label counts and mappings against the official code's, against literal algorithms on random tables, and what every mapping promises"
-import math
+import math, subprocess, sys
 
 import pytest, torch
 from hypothesis import given, settings, strategies as st
@@ -135,6 +135,7 @@ def test_batches_count_as_one(pairs, size):
 BUILD = {'OneToOne': vr.OneToOne, 'RLM': vr.RLM, 'FLM': vr.FLM, 'ILM': vr.ILM, 'OLM': vr.OLM, 'BLM': vr.BLM, 'BLMPlus': vr.BLMPlus, 'Sinkhorn': vr.Sinkhorn, 'FullyMap': vr.FullyMap,
          'SeMap': lambda S, K: vr.SeMap(S, K, (list('abcdefghijkl')[:S], list('abcd')[:K]), lambda names: torch.eye(12)[[ord(n) - 97 for n in names]]),
          'AttrVR': lambda S, K: vr.AttrVR(S, K, k=S // K, kinds=1), 'PRM': vr.PRM, # with all descriptions of a label in the mean AttrVR is linear
+         'Discriminant': vr.Discriminant, 'QuadraticDiscriminant': lambda S, K: vr.QuadraticDiscriminant(S, K, 0.), # with a quadratic part it is no matrix
          'Residual': lambda S, K: vr.Residual(vr.BLM(S, K))} # every mapping, from S and K
 
 @settings(max_examples=100, deadline=None)
@@ -172,7 +173,7 @@ def test_what_every_mapping_promises(name, dtype):
     assert isinstance(mapping, vr.LabelMapping) and '<table>' in mapping._repr_html_()
     assert '>d<' in vr.mapping_table(mapping, [f's{i}' for i in range(12)], list('abcd'))
 
-SPECS = dict.fromkeys(BUILD) | {'Residual': 'Residual(BLM(laplace=2.))', 'BLMPlus': 'BLMPlus(topk=2)', 'Sinkhorn': 'Sinkhorn(epsilon=.5)', 'SeMap': 'SeMap(per_target=2)', 'AttrVR': 'AttrVR(kinds=1, k=2)', 'PRM': 'PRM(k=2)'}
+SPECS = dict.fromkeys(BUILD) | {'Residual': 'Residual(BLM(laplace=2.))', 'BLMPlus': 'BLMPlus(topk=2)', 'Sinkhorn': 'Sinkhorn(epsilon=.5)', 'SeMap': 'SeMap(per_target=2)', 'AttrVR': 'AttrVR(kinds=1, k=2)', 'PRM': 'PRM(k=2)', 'Discriminant': "Discriminant(shrinkage='ledoit-wolf')", 'QuadraticDiscriminant': 'QuadraticDiscriminant(quadratic=.3)'}
 
 @pytest.mark.parametrize('name', SPECS)
 def test_every_mapping_trains_by_name(name):
@@ -200,3 +201,131 @@ def test_pictures_of_mappings():
     for model in vr.linear_probe(source, 10), vr.full_finetuning(source, 10):
         assert len(vr.show(model, task).axes) == 11
     plt.close('all')
+
+# ---- the discriminant ----------------------------------------------------------------------------------------------
+
+def gaussian(N=400, S=30, K=5, seed=0, dtype=torch.float32):
+    "Logits with means, scales and slopes of their own, and labels of different frequency"
+    g = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, K, (N,), generator=g) * torch.randint(0, 2, (N,), generator=g)
+    z = torch.randn(N, S, generator=g) @ torch.randn(S, S, generator=g) + 2 * torch.randn(K, S, generator=g)[y] + 5
+    return z.to(dtype), y
+
+def discriminant(z, y, K=5, **kw):
+    mapping = vr.Discriminant(z.shape[1], K, **kw)
+    mapping.update(mapping.wants(0).update(z, y))
+    return mapping
+
+@pytest.mark.parametrize('shrinkage', ['oas', 'ledoit-wolf', 0., .03, 1.])
+@pytest.mark.parametrize('N, S, K', [(400, 30, 5), (60, 100, 5), (300, 20, 2)])
+def test_the_discriminant_is_scikit_learns(N, S, K, shrinkage):
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    z, y = gaussian(N, S, K)
+    if N < S and shrinkage == 0:
+        with pytest.raises(ValueError, match=r'shrinkage: 0\.0 leaves the covariance of 100 logits over 60 images singular'): discriminant(z, y, K, shrinkage=0.)
+        return
+    mapping = discriminant(z, y, K, shrinkage=shrinkage)
+    theirs = LinearDiscriminantAnalysis(solver='lsqr', shrinkage=float(mapping.alpha)).fit(z.double().numpy(), y.numpy())
+    new = gaussian(50, S, K, seed=1)[0].double()
+    ours, decision = mapping(new), torch.from_numpy(theirs.decision_function(new.numpy()))
+    if K == 2: ours, decision = ours[:, 1] - ours[:, 0], decision
+    else: ours, decision = (v - v.mean(1, keepdim=True) for v in (ours, decision))
+    torch.testing.assert_close(ours, decision, rtol=1e-6, atol=1e-6)
+
+@pytest.mark.parametrize('kind', [vr.Moments, vr.ClassMoments])
+def test_moments_add_up(kind, tmp_path):
+    "In any batches, in any order, in parts, through a file"
+    from safetensors.torch import load_file, save_file
+    z, y = gaussian()
+    whole, order = kind(30, 5).update(z, y), torch.randperm(400)
+    for size in 1, 7, 400:
+        parts = [kind(30, 5), kind(30, 5)]
+        for i, batch in enumerate(order.split(size)): parts[i % 2].update(z[batch], y[batch])
+        torch.testing.assert_close((parts[0] + parts[1]).table, whole.table, rtol=1e-10, atol=1e-8)
+    save_file({'table': whole.table}, tmp_path / 'moments.safetensors')
+    again = kind(30, 5, load_file(tmp_path / 'moments.safetensors')['table'])
+    assert torch.equal(again.covariance(), whole.covariance()) and torch.equal(again.means(), whole.means()) and again.counts.sum() == 400
+    with pytest.raises(ValueError, match='table: expected .* got'): kind(30, 5, torch.zeros(2, 2))
+    with pytest.raises(ValueError, match='other: expected'): whole + kind(30, 6)
+    with pytest.raises(ValueError, match=r'y: some target labels are not among 0\.\.4'): kind(30, 5).update(z, y + 1).counts
+    with pytest.raises(ValueError, match='logits: some are NaN or infinite'): kind(30, 5).update(z.where(z < 9, float('inf')), y).means()
+
+TWO = '''
+import sys, torch, torch.distributed as dist, vrlit as vr
+rank, store = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=2)
+g = torch.Generator().manual_seed(0)
+z, y = torch.randn(60, 8, generator=g), torch.arange(60) % 3
+own, all_ = vr.Moments(8, 3).update(z[rank::2], y[rank::2]), vr.Moments(8, 3).update(z, y)
+dist.all_reduce(own.table)
+torch.testing.assert_close(own.table, all_.table)
+print('as one')
+'''
+
+def test_two_processes_add_their_moments(tmp_path):
+    runs = [subprocess.Popen([sys.executable, '-c', TWO, str(rank), str(tmp_path / 'store')], stdout=subprocess.PIPE, text=True) for rank in range(2)]
+    assert [run.communicate(timeout=120)[0].strip() for run in runs] == ['as one', 'as one']
+
+def test_what_the_discriminant_falls_back_on():
+    "A label without images, one with a single image, none with two, no images at all, two equal images"
+    z, y = gaussian()
+    with pytest.warns(UserWarning, match='no training data of target label 5; it stands at the mean of all images'): mapping = discriminant(z, y, 6)
+    assert mapping(z).isfinite().all() and (mapping(z).argmax(1) == y).float().mean() > .9
+    for_one = torch.cat([z, z[:1] + 30]), torch.cat([y, torch.tensor([5])])
+    assert discriminant(*for_one, 6)(for_one[0])[-1].argmax() == 5
+    with pytest.warns(UserWarning, match='nothing tells how they scatter; the nearest mean decides'): nearest = discriminant(z[:5], torch.arange(5))
+    assert torch.equal(nearest(z).argmax(1), torch.cdist(z, z[:5]).argmin(1))
+    for none in z[:0], z[:1], z[:1].repeat(2, 1):
+        with pytest.warns(UserWarning): mapping = discriminant(none, torch.zeros(len(none), dtype=torch.int64))
+        assert mapping(z).isfinite().all()
+
+def test_the_shrinkage_that_is_chosen():
+    z, y = gaussian(60, 100)
+    more, t = gaussian(300, 100, seed=0)
+    mapping = vr.Discriminant(100, 5)
+    accuracy = lambda a: (discriminant(z, y, shrinkage=a)(more).argmax(1) == t).sum()
+    grid = .001, .1, .6
+    best = vr.choose_shrinkage(mapping, vr.Moments(100, 5).update(z, y), more, t, grid)
+    assert accuracy(best) == max(map(accuracy, grid)) and mapping.shrinkage == best == mapping.alpha
+    assert torch.equal(mapping.W, discriminant(z, y, shrinkage=best).W)
+    with pytest.raises(ValueError, match='shrinkages: expected a number from 0 to 1, got 2'): vr.choose_shrinkage(mapping, mapping.wants(0).update(z, y), more, t, (2,))
+
+def test_priors_and_how_often_it_is_made():
+    z, y = gaussian()
+    n, a, b = y.bincount(), discriminant(z, y), discriminant(z, y, priors='equal')
+    shift = (a.bias - b.bias) - (n / n.sum()).log().double()
+    torch.testing.assert_close(shift - shift.mean(), torch.zeros(5, dtype=torch.float64), rtol=0, atol=1e-6)
+    assert vr.Discriminant(3, 2, once=True).wants(1) is None and vr.Discriminant(3, 2, once=True).wants(0) and vr.Discriminant(3, 2).wants(1)
+
+def test_a_covariance_for_each_label():
+    "Of the formula, written out; without quadratic part it is the linear one"
+    z, y = gaussian()
+    stats = vr.ClassMoments(30, 5).update(z, y)
+    linear = discriminant(z, y)
+    zero, half = vr.QuadraticDiscriminant(30, 5, 0.), vr.QuadraticDiscriminant(30, 5, .5, shrinkage=.1)
+    zero.update(stats); half.update(stats)
+    torch.testing.assert_close(zero(z.double()), linear(z.double()), rtol=1e-6, atol=1e-6)
+    x, expected = z.double(), []
+    residual = torch.cat([x[y == t] - x[y == t].mean(0) for t in range(5)])
+    C = residual.T @ residual / 400
+    for t in range(5):
+        own = .5 * C + .5 * torch.cov(x[y == t].T, correction=0)
+        own = .9 * own + .1 * own.trace() / 30 * torch.eye(30)
+        density = torch.distributions.MultivariateNormal(x[y == t].mean(0), own)
+        expected.append(density.log_prob(x) + ((y == t).sum() / 400).log())
+    torch.testing.assert_close(half(x).softmax(1), torch.stack(expected, 1).softmax(1), rtol=1e-6, atol=1e-9)
+    with pytest.raises(TypeError, match='stats: expected ClassMoments'): half.update(vr.Moments(30, 5).update(z, y))
+
+def test_a_prompt_under_the_discriminant():
+    "The gradient flows through W; the map is taken anew, once, or from the training pass"
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 12), nn.Tanh())
+    source = vr.load_source(net, size=8)
+    g = torch.Generator().manual_seed(0)
+    images = lambda n: (torch.randint(0, 256, (n, 3, 8, 8), generator=g, dtype=torch.uint8), torch.arange(n) % 3)
+    task = vr.make_task('t', images(90), images(30), list('abc'), val=.2)
+    for kw, fast in (({}, False), (dict(once=True), False), ({}, True)):
+        model = vr.Reprogrammed(vr.Watermark(source), source, vr.Discriminant(12, 3, **kw))
+        before = model.prompt.pattern.detach().clone()
+        result = vr.fit(model, task, epochs=3, batch_size=30, lr=.1, map_fast=fast, keep='last', progress=False)
+        assert (model.prompt.pattern != before).any() and result.log[-1]['loss'] < result.log[0]['loss']
+        assert (result.log[1]['remapped'] == 0) or not kw

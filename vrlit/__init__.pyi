@@ -75,6 +75,14 @@ from .mappings.counts import MatrixMapping as MatrixMapping
 from .mappings.counts import check_logits as check_logits
 from .mappings.counts import check_sequence as check_sequence
 from .mappings.counts import warn_unseen as warn_unseen
+from .mappings.discriminant import ClassMoments as ClassMoments
+from .mappings.discriminant import Discriminant as Discriminant
+from .mappings.discriminant import Moments as Moments
+from .mappings.discriminant import QuadraticDiscriminant as QuadraticDiscriminant
+from .mappings.discriminant import choose_shrinkage as choose_shrinkage
+from .mappings.discriminant import fourth_moment as fourth_moment
+from .mappings.discriminant import ledoit_wolf_shrinkage as ledoit_wolf_shrinkage
+from .mappings.discriminant import oas_shrinkage as oas_shrinkage
 from .mappings.linear import FullyMap as FullyMap
 from .mappings.linear import Residual as Residual
 from .mappings.one_to_one import FLM as FLM
