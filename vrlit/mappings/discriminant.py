@@ -6,7 +6,7 @@
 __all__ = ['Moments', 'oas_shrinkage', 'ledoit_wolf_shrinkage', 'ClassMoments', 'fourth_moment', 'Discriminant',
            'choose_shrinkage', 'QuadraticDiscriminant']
 
-# %% ../../nbs/27_discriminant.ipynb #5a7086c9
+# %% ../../nbs/27_discriminant.ipynb #b1ba7653
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 from ..checks import check_choice, check_flag, check_number, check_type, check_whole, what_came
 from .counts import LabelCounts, MatrixMapping, check_logits, warn_unseen
 
-# %% ../../nbs/27_discriminant.ipynb #f9834e6c
+# %% ../../nbs/27_discriminant.ipynb #1c18cc33
 _LARGEST = 2 ** 27 # numbers in a table: 1 GB
 
 class _Sums(LabelCounts):
@@ -50,7 +50,7 @@ class _Sums(LabelCounts):
         if not in_range: raise ValueError(f'y: some target labels are not among 0..{self.K - 1}')
         if not self._table.isfinite().all(): raise ValueError('logits: some are NaN or infinite, and no mean is left')
 
-# %% ../../nbs/27_discriminant.ipynb #ad4ecf72
+# %% ../../nbs/27_discriminant.ipynb #4734da1f
 class Moments(_Sums):
     "`n_t`, means and covariance of the logits, batch by batch: the sum of `[z, 1]^T [z, onehot(y)]`."
     def _shape(self): return self.S + 1, self.S + self.K + 1
@@ -83,7 +83,7 @@ class Moments(_Sums):
         n, mu = self.counts, self.means()
         return (self.products() - mu.T @ (n[:, None] * mu)) / n.sum().clamp(min=1)
 
-# %% ../../nbs/27_discriminant.ipynb #68c46d7b
+# %% ../../nbs/27_discriminant.ipynb #a11df470
 def oas_shrinkage(
     C: Tensor, # covariance, [S, S]
     n: float, # number of images
@@ -104,7 +104,7 @@ def ledoit_wolf_shrinkage(
     noise = (fourth / n - float((C ** 2).sum())) / n
     return min(max(noise, 0.) / far, 1.) if far > 0 else 1.
 
-# %% ../../nbs/27_discriminant.ipynb #eb824e63
+# %% ../../nbs/27_discriminant.ipynb #3b9d2ead
 class ClassMoments(Moments):
     """Moments of each target label, up to the fourth: for each the sum of `u^T u`, `u = [z, 1, |z|^2]`, in double
     precision."""
@@ -139,7 +139,7 @@ class ClassMoments(Moments):
         mu, n = self.means(), self.counts.clamp(min=1)[:, None, None]
         return self.table[:-1, :self.S, :self.S] / n - mu[:, :, None] * mu[:, None]
 
-# %% ../../nbs/27_discriminant.ipynb #64d4b91b
+# %% ../../nbs/27_discriminant.ipynb #fb1805ca
 def fourth_moment(
     stats: ClassMoments,
 ) -> float: # sum of |z - mu_y|^4
@@ -151,7 +151,7 @@ def fourth_moment(
     squares = M.diagonal(dim1=1, dim2=2).sum(1)                         # sum of |z|^2, [K]
     return float((q - 4 * (mu * r).sum(1) + 4 * along + 2 * m2 * squares - 3 * n * m2 ** 2).sum())
 
-# %% ../../nbs/27_discriminant.ipynb #a3bf15b9
+# %% ../../nbs/27_discriminant.ipynb #6583b875
 class _Gaussian(MatrixMapping):
     """What discriminants have in common: the logits of a target label are taken to be Gaussian.
 
@@ -189,7 +189,7 @@ class _Gaussian(MatrixMapping):
 
     def extra_repr(self) -> str: return f'S={self.S}, K={self.K}, shrinkage={self.shrinkage!r}, priors={self.priors!r}'
 
-# %% ../../nbs/27_discriminant.ipynb #75c6095c
+# %% ../../nbs/27_discriminant.ipynb #c3c0a2f5
 class Discriminant(_Gaussian):
     """The linear discriminant of the source's logits, from one pass: `y = z W + b` with `W = C'^-1 mu^T` and
     `b_t = -mu_t^T C'^-1 mu_t / 2 + log pi_t`, both less their mean over target labels.
@@ -215,7 +215,7 @@ class Discriminant(_Gaussian):
         check_logits(logits, self.S)
         return (logits.to(self.W.dtype) @ self.W + self.bias).to(logits.dtype)
 
-# %% ../../nbs/27_discriminant.ipynb #e570495c
+# %% ../../nbs/27_discriminant.ipynb #97058c85
 def _estimates(mapping, stats):
     "n [K], mu [K, S] and C [S, S]; what is missing has something in its place"
     check_type('stats', stats, mapping.moments, f'{mapping.moments.__name__}, as `wants` gives')
@@ -251,7 +251,7 @@ def _root(C, shrinkage, stats):
     raise ValueError(f"shrinkage: {shrinkage!r} leaves the covariance of {stats.S} logits over "
                      f"{int(stats.counts.sum())} images singular; expected more, such as 'oas'")
 
-# %% ../../nbs/27_discriminant.ipynb #e1dd131f
+# %% ../../nbs/27_discriminant.ipynb #0bb597a3
 def choose_shrinkage(
     mapping: Discriminant, # made in place
     stats: Moments, # of the training data
@@ -268,7 +268,7 @@ def choose_shrinkage(
     mapping.update(stats)
     return best
 
-# %% ../../nbs/27_discriminant.ipynb #03be3d29
+# %% ../../nbs/27_discriminant.ipynb #9720ab23
 def _own_roots(mapping, stats, n, C):
     "L_t, L_t L_t^T being the covariance of target label t, shrunk; [K, S, S]"
     q = mapping.quadratic
@@ -277,7 +277,7 @@ def _own_roots(mapping, stats, n, C):
     shrunk = [_shrunk(c, _alpha(mapping.shrinkage, c, m, stats)) for c, m in zip(own, images)]
     return _root(torch.stack(shrunk), mapping.shrinkage, stats)
 
-# %% ../../nbs/27_discriminant.ipynb #1e7813b7
+# %% ../../nbs/27_discriminant.ipynb #8eaa7b40
 class QuadraticDiscriminant(Discriminant):
     """Each target label has a covariance of its own, (1 - q) C + q C_t, and shrunk:
     `y_t = -|L_t^-1 (z - mu_t)|^2 / 2 - log |L_t| + log pi_t`, less its mean over target labels, `L_t L_t^T` being it.
