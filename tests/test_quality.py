@@ -61,6 +61,7 @@ mappings
 clip
 train
 controls baselines official plots
+ladders
 theory
 runs
 prediction reports

@@ -5,6 +5,7 @@ from . import checks as checks
 from . import cli as cli
 from . import clip as clip
 from . import controls as controls
+from . import ladders as ladders
 from . import loaders as loaders
 from . import mappings as mappings
 from . import official as official
@@ -26,6 +27,7 @@ from .augment import TrivialAugment as TrivialAugment
 from .augment import augmentation as augmentation
 from .baselines import features as features
 from .baselines import full_finetuning as full_finetuning
+from .baselines import last_linear as last_linear
 from .baselines import linear_probe as linear_probe
 from .checks import check_choice as check_choice
 from .checks import check_flag as check_flag
@@ -61,6 +63,8 @@ from .controls import compare as compare
 from .controls import constant_images as constant_images
 from .controls import control_model as control_model
 from .controls import random_source as random_source
+from .ladders import Ladder as Ladder
+from .ladders import ladder as ladder
 from .loaders import image_files as image_files
 from .loaders import is_known_task as is_known_task
 from .loaders import list_tasks as list_tasks
