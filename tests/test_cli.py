@@ -209,6 +209,16 @@ def test_every_argument_of_fit_is_an_option():
         default = options[name].default
         assert parsed.get(name, lambda v: v)(default) == p.default, name
 
+def test_ladder(folder):
+    "Of several sources, in words and in JSON, drawn; an odd figure is refused before anything is read"
+    sources = ['--source', 'embedded(size=32)', '--source', 'clip/miniature']
+    out, _ = vrlit('ladder', 'pile', *sources, '--out', 'ladder.svg', '--no-progress', cwd=folder)
+    for word in 'linear probe', 'pixels, discriminant', 'MobileNetV1 0.25), random weights', 'best row of a pre-trained source': assert word in out
+    assert (folder / 'ladder.svg').stat().st_size > 1000
+    told = json.loads(vrlit('ladder', 'pile', *sources, '--json', '--no-progress', cwd=folder)[0])
+    assert told['task'] == 'pile' and {f'{r["test"]:.1%}' for r in told['rows']} <= set(re.findall(r'[\d.]+%', out))
+    assert '--out' in vrlit('ladder', 'nowhere', '--out', 'ladder.doc', cwd=folder, code=2)[1]
+
 def test_lists(tmp_path):
     lists = {kind: vrlit('list', kind, cwd=tmp_path)[0] for kind in ('sources', 'tasks', 'prompts', 'mappings')}
     assert 'embedded' in lists['sources'] and 'clip/ViT-B-32' in lists['sources'].splitlines() and 'torchvision/resnet18' in lists['sources'].splitlines()
