@@ -1,4 +1,5 @@
-"""How much faster label counts and the greedy assignment are than literal implementations of the published steps: ratios of one run, on this machine.
+"""How much faster label counts and the greedy assignment are than literal implementations of the published steps, and what the moments of the discriminant add to one pass:
+ratios of one run, on this machine.
 
     python nbs/experiments/mapping_speed.py
 """
@@ -54,6 +55,23 @@ def table(S, K, N):
     said = (y * (S // K) + (torch.randn(N, generator=g).abs() * S / 20).long()) % S
     return torch.bincount(said * K + y, minlength=S * K).view(S, K)
 
+def added(size, repeats=7):
+    "What label counts and moments add to the bare forward of the embedded source, in turns, medians"
+    source, x, y = vr.load_source(size=size), torch.randn(256, 3, size, size), torch.arange(256) % 10
+    takes = {'forward': lambda z: None, 'counts': lambda z: vr.LabelCounts(source.S, 10).update(z, y), 'moments': lambda z: moments.update(z, y)}
+    moments, took = vr.Moments(source.S, 10), {name: [] for name in takes}
+    with torch.no_grad():
+        for _ in range(repeats):
+            for name, take in takes.items():
+                start = time.perf_counter()
+                take(source(x))
+                took[name].append(time.perf_counter() - start)
+    bare, counts, all_ = (statistics.median(ts) for ts in took.values())
+    print(f'one batch of 256 at {size:3} pixels, S = 1,000: forward {1e3 * bare:6.1f} ms; label counts {counts / bare - 1:+.1%}, moments {all_ / bare - 1:+.1%}', flush=True)
+    start = time.perf_counter()
+    vr.Discriminant(source.S, 10).update(moments)
+    print(f'the discriminant from them: {time.perf_counter() - start:.2f} s', flush=True)
+
 class Largest(TorchDispatchMode):
     "Bytes of the largest tensor that is made"
     bytes = 0
@@ -74,3 +92,4 @@ if __name__ == '__main__':
     for name, f in dict(literal=literal_counts, vrlit=our_counts).items():
         with Largest() as largest: f(batches, 100)
         print(f'largest tensor made for label counts, N = 50,000, S = 1,000, K = 100: {name:8} {largest.bytes / 1e6:7.1f} MB')
+    for size in (64, 96, 128, 224): added(size)
