@@ -98,13 +98,13 @@ def _rungs(source, task, S, D) -> Iterator[tuple[str, bool, Any]]: # name, wheth
         yield 'linear probe', True, _Probe(D, K)
 
 # %% ../nbs/46z_ladder.ipynb #06429b1d
-def _rung(name, method, made, rows, labels, seconds):
+def _rung(name, method, made, rows, labels, seconds, control=False):
     "`rows` [N, S] and `labels` [N] by split; `seconds` of the pass over the training images"
     start = time.perf_counter()
     made.fit(rows['train'], labels['train'])
     seconds += time.perf_counter() - start
     accuracy = {part: (made.predict(rows[part]) == labels[part]).double().mean().item() for part in ('val', 'test')}
-    return dict(source=name, method=method, **accuracy, numbers=made.numbers, seconds=seconds)
+    return dict(source=name, method=method, **accuracy, numbers=made.numbers, seconds=seconds, control=control)
 
 def _passed(one_pass, task, batch_size, advance):
     "All splits: logits, features, and the seconds of the training images"
@@ -120,9 +120,10 @@ def _without_source(task, labels, batch_size, advance):
     "Chance and pixels"
     most = torch.bincount(labels['train'], minlength=task.K).argmax()
     chance = {part: (labels[part] == most).double().mean().item() for part in ('val', 'test')}
-    yield dict(source='-', method='chance', **chance, numbers=1, seconds=0.)
+    yield dict(source='-', method='chance', **chance, numbers=1, seconds=0., control=True)
     x, _, seconds = _passed(_pixels, task, batch_size, advance)
-    yield _rung('-', 'pixels, discriminant', _Mapped(Discriminant(x['train'].shape[1], task.K)), x, labels, seconds)
+    pixels = _Mapped(Discriminant(x['train'].shape[1], task.K))
+    yield _rung('-', 'pixels, discriminant', pixels, x, labels, seconds, control=True)
 
 def _of_source(source, task, labels, batch_size, seed, advance):
     "All that one source gives, and what it gives with random weights"
@@ -133,13 +134,14 @@ def _of_source(source, task, labels, batch_size, seed, advance):
     x = task.train[:256][0].to(source.mean.device)
     with torch.no_grad(): source = random_source(source, Resized(source).to(x.device)(x), seed)
     z, _, seconds = _passed(lambda *args: _one_pass(source, *args), task, batch_size, advance)
-    yield _rung(source.name, 'discriminant', _Mapped(Discriminant(z['train'].shape[1], task.K)), z, labels, seconds)
+    random = _Mapped(Discriminant(z['train'].shape[1], task.K))
+    yield _rung(source.name, 'discriminant', random, z, labels, seconds, control=True)
 
 # %% ../nbs/46z_ladder.ipynb #82b45c76
 @dataclass(repr=False)
 class Ladder:
     "A row for each source and method, from the highest validation accuracy to the lowest."
-    rows: list[dict] # source, method, val, test, numbers, seconds
+    rows: list[dict] # source, method, val, test, numbers, seconds, and whether it is a control
     task: str # its name
 
     @property
@@ -149,12 +151,12 @@ class Ladder:
 
     def controls(self) -> list[dict]:
         "Chance, pixels, and sources with random weights."
-        return [r for r in self.rows if r['source'] == '-' or r['source'].endswith('random weights')]
+        return [r for r in self.rows if r['control']]
 
     def gain(self) -> float: # in shares of 1
         "How far, on validation images, the best row of a pre-trained source is above the best control."
-        control = self.controls()
-        return max(r['val'] for r in self.rows if r not in control) - max(r['val'] for r in control)
+        val = lambda control: max(r['val'] for r in self.rows if r['control'] == control)
+        return val(False) - val(True)
 
     def plot(self,
         figure=None, # a matplotlib figure to draw on; None: a new one
@@ -190,9 +192,9 @@ def _ladder_html(ladder):
     return f'<table>{row(head, "th")}{"".join(row(r, "td") for r in rows)}</table><p>{escape(_verdict(ladder))}</p>'
 
 def _drawn_ladder(ladder, figure):
-    ax, rows, controls = figure.subplots(), ladder.rows[::-1], ladder.controls()
+    ax, rows = figure.subplots(), ladder.rows[::-1]
     names = [r['method'] if r['source'] == '-' else f'{r["method"]}: {r["source"]}' for r in rows]
-    bars = ax.barh(range(len(rows)), [r['test'] for r in rows], color=['.7' if r in controls else 'C0' for r in rows])
+    bars = ax.barh(range(len(rows)), [r['test'] for r in rows], color=['.7' if r['control'] else 'C0' for r in rows])
     ax.bar_label(bars, [f'{r["test"]:.1%}' for r in rows], padding=2, fontsize=8)
     ax.set_yticks(range(len(rows)), names, fontsize=8)
     ax.set(xlim=(0, 1.08), xlabel='test accuracy, in the order of validation', title=f'{ladder.task}, no prompt')
