@@ -86,7 +86,7 @@ def test_nohup(folder):
         if line.startswith('epoch 1,'): break
     job.send_signal(signal.SIGHUP)
     job.communicate(timeout=100)
-    assert job.returncode == 0 and len(read(folder / 'run' / 'result.json')['log']) == 8
+    assert job.returncode == 0 and len(read(folder / 'run' / 'result.json')['log']) == 9
 
 def test_a_closed_pipe_does_not_end_a_training(folder):
     "As `2>&1 | head` closes it: the lines of the epochs, and what is said in the end, have nowhere to go"
@@ -96,7 +96,7 @@ def test_a_closed_pipe_does_not_end_a_training(folder):
         if line.startswith('epoch 1,'): break
     job.stdout.close(); job.stderr.close()
     assert job.wait(timeout=100) == 0
-    assert len(read(folder / 'run' / 'result.json')['log']) == 10 and sorted(p.name for p in (folder / 'run').iterdir()) == FILES
+    assert len(read(folder / 'run' / 'result.json')['log']) == 11 and sorted(p.name for p in (folder / 'run').iterdir()) == FILES
 
 def test_a_loss_that_is_no_number_after_good_epochs(folder):
     (folder / 'mine.py').write_text("""
@@ -110,14 +110,14 @@ class Late(ILM):
     def forward(self, logits): return super().forward(logits) * (float('nan') if self.__dict__.get('epoch', 0) == 2 and self.training else 1)
 """)
     out, err = vrlit('train', 'pile', '--mapping', 'mine:Late', '--epochs', 5, '--batch-size', 16, '--out', 'run', cwd=folder, code=1)
-    assert 'the loss became nan at epoch 2, step 0' in err and 'written to run' in out
+    assert 'the loss became nan at epoch 3, step 0' in err and 'written to run' in out
     result = read(folder / 'run' / 'result.json')
-    assert len(result['log']) == 2 and 'nan at epoch 2' in result['diverged']
+    assert len(result['log']) == 3 and 'nan at epoch 3' in result['diverged']
 
 def test_lines_in_a_file_and_silence(folder):
     out, err = vrlit('train', 'pile', '--epochs', 3, '--batch-size', 16, '--out', 'a', cwd=folder)
     lines = [line for line in err.splitlines() if line.startswith('epoch ')]
-    assert len(lines) == 3 and lines[2].startswith('epoch 2, lr 0.0') and '\r' not in err and 'written to a' in out
+    assert len(lines) == 4 and lines[0].startswith('epoch 0, val') and lines[3].startswith('epoch 3, lr 0.0') and '\r' not in err and 'written to a' in out
     assert vrlit('train', 'pile', '--epochs', 1, '--batch-size', 16, '--out', 'b', '-q', cwd=folder) == ('', '')
 
 def test_python_m_vrlit(tmp_path, python):

@@ -27,7 +27,7 @@ def test_the_source_is_bit_identical_after_training(mapping):
     before = {k: v.clone() for k, v in m.source.state_dict().items()}
     assert len(before) >= 8 and any('running_mean' in k for k in before)
     around = nn.ModuleList([m]).train().requires_grad_()  # somebody reaches for the source from above
-    vr.fit(around[0], task, **quick)
+    vr.fit(around[0], task, keep='last', **quick)
     assert all(torch.equal(v, before[k]) for k, v in m.source.state_dict().items())
     assert all(p.grad is None and not p.requires_grad for p in m.source.parameters()) and m.prompt.pattern.abs().sum() > 0
 
@@ -46,7 +46,7 @@ def test_recipes_are_arguments_of_fit():
         for recipe in prompt.recipes.values(): inspect.signature(vr.fit).bind(None, None, **recipe)
     for name in 'paper-resnet', 'clean-resnet':
         m = model(vr.ILM)
-        assert len(vr.fit(m, vr.make_task('t', data()), **m.prompt.recipes[name] | quick).log) == 2
+        assert len(vr.fit(m, vr.make_task('t', data()), **m.prompt.recipes[name] | quick).log) == 3
 
 def test_training_leaves_the_global_generator_alone():
     m = model(vr.ILM)
@@ -67,7 +67,7 @@ def test_a_class_missing_from_training():
     with pytest.warns(UserWarning, match='no training data of target label 1'): mapping.update(stats)
     assert mapping.sequence[:, 0].tolist() == [7, 1, 5, 0]             # the lowest free source label, as published
 
-    with pytest.warns(UserWarning, match='no training data of target label 1'): assert len(vr.fit(model(vr.ILM), task, **quick).log) == 2
+    with pytest.warns(UserWarning, match='no training data of target label 1'): assert len(vr.fit(model(vr.ILM), task, **quick).log) == 3
 
 def test_labels_out_of_range():
     x, y = data()
@@ -92,7 +92,7 @@ def test_three_reports():
     task = vr.make_task('t', data(), data(seed=1), val=.25)
     m = model(vr.ILM)
     r = vr.fit(m, task, **quick | dict(epochs=4))
-    assert [row['epoch'] for row in r.log] == [0, 1, 2, 3] and r.last is r.log[-1] and r.log[0]['remapped'] > 0
+    assert [row['epoch'] for row in r.log] == [0, 1, 2, 3, 4] and r.before is r.log[0] and r.last is r.log[-1] and r.log[0]['remapped'] > 0
     assert r.selected is max(r.log, key=lambda row: row['val_acc']) and r.test_best['test_acc'] == max(row['test_acc'] for row in r.log)
     assert vr.evaluate(m, task.test).accuracy == r.selected['test_acc'] # the model holds the selected epoch
     last = model(vr.ILM)
@@ -141,3 +141,25 @@ def test_the_pass_for_the_mapping():
     seen = []
     vr.update_mapping(m, task.train, 1, 16, lambda x, g: seen.append(len(x)) or x, torch.Generator().manual_seed(0))
     assert sum(seen) == len(task.train)
+
+def test_epochs_0_is_one_pass():
+    "The row before the first step: the same from `epochs=0`, from `update_mapping`, and first in any log; nothing need be trained"
+    task = vr.make_task('t', data())
+    one, by_hand = model(vr.Discriminant), model(vr.Discriminant)
+    r = vr.fit(one, task, **quick | dict(epochs=0))
+    vr.update_mapping(by_hand, task.train)
+    assert all(torch.equal(v, by_hand.adapter()[k]) for k, v in one.adapter().items()) and not one.training
+    row = r.before
+    assert (r.epochs, r.losses, row['epoch'], row['lr'], row['loss'], row['train_acc']) == (0, [], 0, None, None, None) and row is r.selected is r.last
+    more = vr.fit(model(vr.Discriminant), task, **quick)
+    assert {k: v for k, v in more.before.items() if k != 'seconds'} == {k: v for k, v in row.items() if k != 'seconds'} and list(more.last) == list(row)
+    untrained = vr.Reprogrammed(vr.Resized(one.source), one.source, vr.ILM(12, 4))
+    assert vr.fit(untrained, task, **quick | dict(epochs=0)).before['remapped'] == 4
+    with pytest.raises(ValueError, match='nothing in it is trained'): vr.fit(untrained, task, **quick)
+    assert '0 epochs' in repr(r) and r._repr_html_() and r.plot() is not None
+
+def test_a_prompt_that_harms_is_not_selected():
+    task, m = vr.make_task('t', data()), model(vr.Discriminant)
+    r = vr.fit(m, task, **quick | dict(lr=1e3))
+    assert r.last['val_acc'] < r.before['val_acc'] and r.selected is r.before
+    assert not m.prompt.pattern.any() and vr.evaluate(m, task.test).accuracy == r.before['test_acc']

@@ -34,7 +34,7 @@ def test_training(name, base, golden):
     torch.testing.assert_close(torch.stack(mappings), published, rtol=0, atol=1e-6)
     torch.testing.assert_close(torch.tensor(result.losses), d['loss'], rtol=1e-4, atol=0)
     torch.testing.assert_close(prompt.pattern.detach(), d['final.program'], rtol=0, atol=1e-4)
-    torch.testing.assert_close(torch.tensor([row['test_acc'] for row in result.log]), d['test_acc'], rtol=0, atol=1e-6)
+    torch.testing.assert_close(torch.tensor([row['test_acc'] for row in result.log[1:]]), d['test_acc'], rtol=0, atol=1e-6)
     assert all(torch.equal(v, frozen[k]) for k, v in source.state_dict().items())
 
 @pytest.mark.parametrize('name', ['smm_flm', 'smm_ilm'])
@@ -56,4 +56,4 @@ def test_training_of_smm(name, base, golden):
     torch.testing.assert_close(prompt.pattern.detach(), d['final.program'], rtol=0, atol=1e-9)
     state = prompt.state_dict() # the biases before a batch norm, and what it subtracts, are noise here too
     for k, v in ours('final').items(): torch.testing.assert_close(state[k], v, rtol=0, atol=1e-6)
-    torch.testing.assert_close(torch.tensor([row['test_acc'] for row in result.log]), d['test_acc'], rtol=0, atol=1e-6)
+    torch.testing.assert_close(torch.tensor([row['test_acc'] for row in result.log[1:]]), d['test_acc'], rtol=0, atol=1e-6)

@@ -370,7 +370,7 @@ def _compared(model, task, control, settings):
     "What `compare` gives, and what went wrong after some epochs that are worth keeping"
     try: return vr.compare(model, task, control, **settings), None
     except vr.Diverged as e:
-        if not e.result.log: raise
+        if not e.result.epochs: raise
         return vr.Comparison(e.result), e
 
 # %% ../nbs/49_cli.ipynb #ea09d427

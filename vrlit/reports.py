@@ -204,7 +204,7 @@ def _numbers(report) -> str:
             (f'always {report.task.labels[int(n.argmax())]!r}', float(n.max() / n.sum()))]
     told = _table((f'{report.split}, {len(report.y):,} images', ''), [(k, _percent(v)) for k, v in rows])
     if report.done is None: return told
-    kept = {k: getattr(report.done.result, k) for k in ('last', 'selected', 'test_best')}
+    kept = {k: getattr(report.done.result, k) for k in ('before', 'last', 'selected', 'test_best')}
     epochs = [(k.replace('_', ' '), r['epoch'], _percent(r['val_acc']), _percent(r['test_acc']))
               for k, r in kept.items()]
     told += _table(('epoch', 'number', 'validation', 'test'), epochs)

@@ -317,7 +317,7 @@ def _rescued(folder, told, model, task, compared, e) -> str:
 
 def _write_result(folder, compared):
     result, log = compared.result, compared.result.log
-    told = dataclasses.asdict(result) | {k: getattr(result, k) for k in ('last', 'selected', 'test_best')}
+    told = dataclasses.asdict(result) | {k: getattr(result, k) for k in ('before', 'last', 'selected', 'test_best')}
     told['controls'] = {k: dataclasses.asdict(r) for k, r in compared.controls.items()}
     if 'random' in compared.controls: told['share'] = compared.share()
     _as_json(folder / 'result.json', told)

@@ -225,14 +225,24 @@ def _seeded(seed, epoch, device):
 # %% ../nbs/40_train.ipynb #960f0284
 @dataclass(repr=False)
 class Result:
-    "The log of a training run, a row per epoch, and the loss of every step."
+    "The log of a training run, a row before the first step and one per epoch, and the loss of every step."
     settings: dict # the arguments of `fit`
     model: str = '' # mapping, source and prompt, by name
     task: dict = field(default_factory=dict) # `task.record()`: where images are from, how many, their labels' hash
     interrupted: bool = False # whether somebody stopped it before the last epoch
     diverged: str | None = None # what ended it, if its loss was no number any more
-    log: list[dict] = field(default_factory=list) # per epoch: lr, losses, accuracies, re-mapped labels, seconds
+    log: list[dict] = field(default_factory=list) # per row: lr, losses, accuracies, re-mapped labels, seconds
     losses: list[float] = field(default_factory=list) # per step
+
+    @property
+    def epochs(self) -> int:
+        "How many were finished."
+        return max(len(self.log) - 1, 0)
+
+    @property
+    def before(self) -> dict:
+        "The row before the first step: one pass, without training."
+        return self.log[0]
 
     @property
     def last(self) -> dict:
@@ -242,7 +252,7 @@ class Result:
     @property
     def selected(self) -> dict:
         """The row with the highest validation accuracy (or balanced accuracy, with select='balanced'), the first of
-        equals; without a validation split, the last row."""
+        equals, the one before the first step among them; without a validation split, the last row."""
         if self.last['val_acc'] is None: return self.last
         return max(self.log, key=lambda row: row.get('val_balanced', row['val_acc']))
 
@@ -271,8 +281,8 @@ def row_text(
 def _result_text(result):
     stopped = ', interrupted' * result.interrupted + ', then it diverged' * bool(result.diverged)
     seconds = sum(row['seconds'] for row in result.log)
-    lines = [f'{len(result.log)} epochs{stopped}, seed {result.settings["seed"]}, {seconds:.1f} s']
-    for name in 'last', 'selected', 'test_best':
+    lines = [f'{result.epochs} epochs{stopped}, seed {result.settings["seed"]}, {seconds:.1f} s']
+    for name in 'before', 'last', 'selected', 'test_best':
         row = getattr(result, name)
         validation = f', validation {row["val_acc"]:.1%}' if row['val_acc'] is not None else ''
         lines.append(f'{name:9} epoch {row["epoch"]:>3}: test {row["test_acc"]:.1%}{validation}')
@@ -281,9 +291,9 @@ def _result_text(result):
 def _curves(log, fig):
     of = lambda k: [row[k] for row in log]
     axes = fig.subplots(1, 3)
-    for k in 'loss', 'val_loss': axes[0].plot(of(k), label=k)
-    for k in 'train_acc', 'val_acc', 'test_acc': axes[1].plot(of(k), label=k)
-    axes[2].bar(range(len(log)), of('remapped'))
+    for k in 'loss', 'val_loss': axes[0].plot(of('epoch'), of(k), label=k)
+    for k in 'train_acc', 'val_acc', 'test_acc': axes[1].plot(of('epoch'), of(k), label=k)
+    axes[2].bar(of('epoch'), of('remapped'))
     for ax, title in zip(axes, ('loss', 'accuracy', 're-mapped target labels')): ax.set(xlabel='epoch', title=title)
     for ax in axes[:2]: ax.legend()
     return fig
@@ -298,9 +308,9 @@ def _result_html(result):
 
 def _told_curves(log):
     "For those who cannot see them"
-    ends = {k: (log[0][k], log[-1][k]) for k in ('loss', 'train_acc', 'test_acc')}
-    told = ', '.join(f'{k} {first:.3g} to {last:.3g}' for k, (first, last) in ends.items())
-    return f'Loss, accuracies and re-mapped target labels over {len(log)} epochs: {told}'
+    ends = {k: [row[k] for row in log if row[k] is not None] for k in ('loss', 'train_acc', 'test_acc')}
+    told = ', '.join(f'{k} {of[0]:.3g} to {of[-1]:.3g}' for k, of in ends.items() if of)
+    return f'Loss, accuracies and re-mapped target labels over {len(log) - 1} epochs: {told}'
 
 # %% ../nbs/40_train.ipynb #6bce7a5e
 def check_model(
@@ -357,7 +367,8 @@ def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, momentu
     _check_precision(model)
     check_number('label_smoothing', settings['label_smoothing'], 0, 1)
     check_choice('select', settings['select'], ('accuracy', 'balanced'))
-    for what, v in dict(epochs=epochs, batch_size=batch_size).items(): check_whole(what, v)
+    check_whole('epochs', epochs, 0)
+    check_whole('batch_size', batch_size)
     check_milestones(milestones)
     if check_number('momentum', momentum, 0, 1) == 1: raise ValueError('momentum: expected a number below 1, got 1')
     check_choice('keep', keep, ('selected', 'last'))
@@ -408,11 +419,11 @@ def _stoppable(model, result, held, keep):
         model.load_adapter(held[keep]).eval()
         raise
     except KeyboardInterrupt:
-        if not result.log:
+        if not result.epochs:
             model.load_adapter(held['last']).eval()
             raise
         result.interrupted = True
-        warnings.warn(f'interrupted after {len(result.log)} of {result.settings["epochs"]} epochs; '
+        warnings.warn(f'interrupted after {result.epochs} of {result.settings["epochs"]} epochs; '
                       'the result and the model are those of the epochs that were finished', stacklevel=5)
 
 # %% ../nbs/40_train.ipynb #7b9ad5c6
@@ -420,11 +431,11 @@ def _check_finite(losses, epoch, where='step'):
     if losses.isfinite().all(): return
     i = int((~losses.isfinite()).nonzero()[0])
     at = f'step {i}' if where == 'step' else where
-    back = f'the model is what the {epoch} before left' if epoch else 'the model is as it was'
+    back = 'the model is as it was' + (f' after epoch {epoch - 1}' if epoch else '')
     raise Diverged(f'the loss became {losses[i].item()} at epoch {epoch}, {at}; a lower lr may help; {back}')
 
-def _row(model, task, epoch, opts, losses, train_acc, remapped, select):
-    "An epoch's row of the log. The last step may have been the one too many, so what came of it is looked at, too"
+def _row(model, task, epoch, lr, loss, train_acc, remapped, select):
+    "A row of the log. An epoch's last step may have been the one too many, so what came of it is looked at, too"
     test, found = evaluate(model, task.test), dict(val_loss=None, val_acc=None)
     if task.val is not None:
         val_loss, right, n = _scored(model, task.val)
@@ -432,10 +443,8 @@ def _row(model, task, epoch, opts, losses, train_acc, remapped, select):
         if select == 'balanced': found['val_balanced'] = balanced_accuracy(right, n)
     after = [test.loss] + ([found['val_loss']] if task.val is not None else [])
     after += [p.detach().sum() for p in model.trained().values()]
-    _check_finite(torch.tensor(after), epoch, 'after its last step')
-    lr = max(g['lr'] for opt in opts for g in opt.param_groups)
-    return dict(epoch=epoch, lr=lr, loss=losses.mean().item(), train_acc=train_acc, **found, test_acc=test.accuracy,
-                remapped=remapped)
+    _check_finite(torch.tensor(after), epoch, 'after its last step' if epoch else 'before the first step')
+    return dict(epoch=epoch, lr=lr, loss=loss, train_acc=train_acc, **found, test_acc=test.accuracy, remapped=remapped)
 
 # %% ../nbs/40_train.ipynb #f153ad19
 def _train(model, task, settings, progress, callback):
@@ -443,16 +452,17 @@ def _train(model, task, settings, progress, callback):
     device = device_of(model)
     s, change = SimpleNamespace(**settings), _change(settings['augment'], settings['flip'], model, task)
     counted = change if s.map_augmented else None
+    trained = model.trained() if s.epochs else {}
     weight = class_weights(s.class_weight, task)
-    weight = None if weight is None else weight.to(device, next(iter(model.trained().values())).dtype)
-    opts = make_optimizers(model.trained(), s.optimizer, s.lr, s.weight_decay, s.gamma, s.momentum)
-    clipped, fresh = _clipped(model.trained(), s.clip_grad), getattr(model.mapping, 'fresh', False)
+    weight = None if weight is None or not trained else weight.to(device, next(iter(trained.values())).dtype)
+    opts = make_optimizers(trained, s.optimizer, s.lr, s.weight_decay, s.gamma, s.momentum) if s.epochs else []
+    clipped, fresh = _clipped(trained, s.clip_grad if s.epochs else None), getattr(model.mapping, 'fresh', False)
     result = Result(settings, str(model), task.record() if hasattr(task, 'record') else {})
     steps = math.ceil(len(task.train) / s.batch_size)
     held, passed = dict.fromkeys(('last', 'selected'), model.adapter()), None
     bar = progress_bar(total=s.epochs * len(task.train), unit=' images', unit_scale=True, disable=not progress)
     with bar, _stoppable(model, result, held, s.keep):
-        for epoch in range(s.epochs):
+        for epoch in range(max(s.epochs, 1)): # `epoch` have been finished
             factor = lambda step, gamma: lr_factor(s.schedule, epoch + step / steps, s.epochs, s.milestones, gamma,
                                                    s.warmup, steps)
             start = time.perf_counter()
@@ -460,30 +470,46 @@ def _train(model, task, settings, progress, callback):
                 if s.map_fast and epoch: remapped = _remap(model.mapping, passed)
                 else: remapped = update_mapping(model, task.train, epoch, s.batch_size, counted, g,
                                                 s.map_training and epoch == 0)
+                if not epoch:
+                    _note(result, held, model, _row(model, task, 0, None, None, None, remapped, s.select), start)
+                    if progress: _say(result.last, bar)
+                    start, remapped = time.perf_counter(), 0
+                if not s.epochs: break
                 passed = model.mapping.wants(epoch + 1) if s.map_fast else None
                 losses, train_acc = _epoch(model, task.train, opts, s.batch_size, factor, change, g,
                                            g if s.shuffle else None, bar.update, passed, weight, s.label_smoothing,
                                            clipped)
-            _check_finite(losses, epoch)
+            _check_finite(losses, epoch + 1)
             if s.map_fast and fresh: remapped, passed = _remap(model.mapping, passed), None
-            row = _row(model, task, epoch, opts, losses, train_acc, remapped, s.select)
-            row['seconds'] = time.perf_counter() - start
-            held['last'] = model.adapter()
-            result.log.append(row); result.losses += losses.tolist()
-            if result.selected is row: held['selected'] = held['last']
-            shown = {k: f'{row[k]:.3f}' for k in ('loss', 'val_acc') if row[k] is not None}
-            bar.set_postfix(shown | dict(remapped=remapped))
-            if progress and not shows_bars(): print(row_text(row), file=sys.stderr, flush=True)
+            lr = max(g['lr'] for opt in opts for g in opt.param_groups)
+            row = _row(model, task, epoch + 1, lr, losses.mean().item(), train_acc, remapped, s.select)
+            result.losses += losses.tolist()
+            _note(result, held, model, row, start)
+            if progress: _say(row, bar)
             if callback: callback(row, model)
     model.load_adapter(held[s.keep]).eval()
     return result
+
+def _note(result, held, model, row, start):
+    "The row joins the log, and what the model learned is kept"
+    row['seconds'] = time.perf_counter() - start
+    result.log.append(row)
+    held['last'] = model.adapter()
+    if result.selected is row: held['selected'] = held['last']
+
+def _say(row, bar):
+    "Beside the bar, or on a line of its own"
+    shown = {k: f'{row[k]:.3f}' for k in ('loss', 'val_acc') if row[k] is not None}
+    bar.set_postfix(shown | dict(remapped=row['remapped']))
+    if not shows_bars(): print(row_text(row), file=sys.stderr, flush=True)
+
 
 # %% ../nbs/40_train.ipynb #70d229ea
 def fit(
     model: Reprogrammed, # trained in place
     task: Task, # or anything with its `labels`, `K`, `train`, `val` and `test`
     *,
-    epochs: int = 200, # passes over the training images
+    epochs: int = 200, # passes over the training images; 0: make the mapping, which is one pass, and train nothing
     batch_size: int = 128, # images per step
     optimizer: str | dict[str, str] = 'adam', # its kind: adam, adamw or sgd; or one for each part by name
     lr: float | dict[str, float] = .01, # learning rate; or one for each part by name
@@ -505,12 +531,13 @@ def fit(
     map_fast: bool = False, # take them from the training pass of the epoch before: faster, and another mapping
     seed: int = 0, # of all that is drawn
     device: torch.device | str | None = None, # such as cpu or cuda:0; None: a CUDA device if there is one
-    keep: str = 'selected', # what the model holds in the end: the selected epoch (by validation accuracy), or the last
+    keep: str = 'selected', # what the model holds in the end: the best on validation (0 is one pass), or the last epoch
     progress: bool = True, # show a bar, or in a file or pipe a line per epoch
-    callback: Callable[[dict, Reprogrammed], None] | None = None, # called with each epoch's row of the log
+    callback: Callable[[dict, Reprogrammed], None] | None = None, # called after each epoch with its row of the log
 ) -> Result:
     """Train prompt and mapping of `model` on `task`; the source stays as it is.
 
+    The log begins with a row before the first step, epoch 0: the mapping of one pass, which training has to beat.
     An interrupt (Ctrl-C, a stop button) after the first epoch warns, and the last finished epoch is the last.
     `Diverged` (a `FloatingPointError`), with the result so far, if the loss is no number any more. `ValueError` for a
     wrong argument or parts that do not fit, `TypeError` for something else in the place of a model or a task."""

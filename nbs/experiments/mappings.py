@@ -77,7 +77,7 @@ def run(rows, photographs, kind, task, name, seed, choice):
     lr = arguments['lr']['pattern'] if isinstance(arguments['lr'], dict) else arguments['lr']
     return row | dict(lr=lr, trained=sum(p.numel() for p in model.trained().values()), train=round(result.last['train_acc'], 4), val=round(result.selected['val_acc'], 4),
                       **{k: round(getattr(result, k)['test_acc'], 4) for k in ('selected', 'last', 'test_best')},
-                      remapped=round(sum(r['remapped'] for r in result.log[1:]) / target.K / max(len(result.log) - 1, 1), 4), seconds=round(sum(r['seconds'] for r in result.log), 1))
+                      remapped=round(sum(r['remapped'] for r in result.log[2:]) / target.K / max(result.epochs - 1, 1), 4), seconds=round(sum(r['seconds'] for r in result.log), 1))
 
 def count(photographs):
     "The label counts of the photographs before any training, those that are not 0, with names"

@@ -114,8 +114,8 @@ def mapping_quality(
 # %% ../../nbs/52_mapping_quality.ipynb #f0113c9a
 def remapping_rate(
     result: Any, # of `fit`
-) -> list[float]: # per epoch
-    """The share of target labels whose heaviest source label changed before each epoch; before the first one the
+) -> list[float]: # per row of the log
+    """The share of target labels whose heaviest source label has changed since the row before; before the first row the
     mapping was empty."""
     return [row['remapped'] / result.task['K'] for row in result.log]
 
