@@ -80,7 +80,7 @@ def doors():
         load_run=(lambda **kw: vr.load_run(**kw), dict(folder='nowhere', source=None, weights=None, device=None)),
         build_prompt=(vr.build_prompt, dict(text='Padding(inner=4)', source=F, seed=0)),
         ladder=(vr.ladder, dict(task=T, sources=F, batch_size=8, seed=0, device='cpu', progress=False)),
-        build_mapping=(vr.build_mapping, dict(text='ILM', S=12, K=4, names=None, seed=0)),
+        build_mapping=(vr.build_mapping, dict(text='ILM', S=12, K=4, names=None, seed=0, source=F)),
         least_error=(vr.least_error, dict(prompt=vr.Watermark(F), x=x, target=torch.rand(24, 3, 16, 16))))
     for name, (cls, more) in dict(Padding=(vr.Padding, dict(inner=8)), Watermark=(vr.Watermark, dict(width=4, init=0., seed=0)), Patch=(vr.Patch, dict(side=4, random=False, init=1., seed=0)), SMM=(vr.SMM, dict(patch=4, layers=5, channels=3, train_body=True, seed=0)),
                                   LowRank=(vr.LowRank, dict(rank=2, init=.01, seed=0)), Scale=(vr.Scale, dict(inner=8, scale=1., normalised=True)), AffineColor=(vr.AffineColor, dict(scale=1.)), EVP=(vr.EVP, dict(width=3)), Resized=(vr.Resized, dict(mode='bilinear'))).items():
@@ -88,7 +88,7 @@ def doors():
     for name, (cls, more) in dict(OneToOne=(vr.OneToOne, dict(per_target=1)), RLM=(vr.RLM, dict(sequence=None, per_target=1, seed=0)), ILM=(vr.ILM, dict(per_target=1)), OLM=(vr.OLM, dict(per_target=1)), BLM=(vr.BLM, dict(laplace=1.)),
                                   BLMPlus=(vr.BLMPlus, dict(laplace=1., topk=None)), Sinkhorn=(vr.Sinkhorn, dict(epsilon=.1, laplace=1.)), FullyMap=(vr.FullyMap, dict(init='random', seed=0)), AttrVR=(vr.AttrVR, dict(k=1, kinds=1, balance=.5)),
                                   PRM=(vr.PRM, dict(k=1)), SeMap=(vr.SeMap, dict(names=(TEXTS * 3, ['a', 'b', 'c', 'd']), encoder=None, templates=None, per_target=1, assign='ordered')), LabelCounts=(vr.LabelCounts, {}), Moments=(vr.Moments, dict(table=None)), ClassMoments=(vr.ClassMoments, dict(table=None)),
-                                  Discriminant=(vr.Discriminant, dict(shrinkage='oas', priors='counts', once=False)), QuadraticDiscriminant=(vr.QuadraticDiscriminant, dict(quadratic=.5, shrinkage=.1, priors='counts', once=False))).items():
+                                  Similarity=(vr.Similarity, dict(source=F, per_target=1, order='source')), Discriminant=(vr.Discriminant, dict(shrinkage='oas', priors='counts', once=False)), QuadraticDiscriminant=(vr.QuadraticDiscriminant, dict(quadratic=.5, shrinkage=.1, priors='counts', once=False))).items():
         found[name] = (lambda S, K, _cls=cls, **kw: _cls(S, K, **kw), dict(S=12, K=4) | more)
     return found
 

@@ -132,11 +132,15 @@ def test_batches_count_as_one(pairs, size):
     for s, t in pairs: literal[s, t] += 1
     assert torch.equal(stats.counts, literal)
 
+def linear_source(S, D=6):
+    with torch.random.fork_rng(): torch.manual_seed(0); net = nn.Sequential(nn.Conv2d(3, D, 4), nn.Flatten(), nn.Linear(D, S))
+    return vr.load_source(net, size=4)
+
 BUILD = {'OneToOne': vr.OneToOne, 'RLM': vr.RLM, 'FLM': vr.FLM, 'ILM': vr.ILM, 'OLM': vr.OLM, 'BLM': vr.BLM, 'BLMPlus': vr.BLMPlus, 'Sinkhorn': vr.Sinkhorn, 'FullyMap': vr.FullyMap,
          'SeMap': lambda S, K: vr.SeMap(S, K, (list('abcdefghijkl')[:S], list('abcd')[:K]), lambda names: torch.eye(12)[[ord(n) - 97 for n in names]]),
          'AttrVR': lambda S, K: vr.AttrVR(S, K, k=S // K, kinds=1), 'PRM': vr.PRM, # with all descriptions of a label in the mean AttrVR is linear
          'Discriminant': vr.Discriminant, 'QuadraticDiscriminant': lambda S, K: vr.QuadraticDiscriminant(S, K, 0.), # with a quadratic part it is no matrix
-         'Residual': lambda S, K: vr.Residual(vr.BLM(S, K))} # every mapping, from S and K
+         'Similarity': lambda S, K: vr.Similarity(S, K, linear_source(S)), 'Residual': lambda S, K: vr.Residual(vr.BLM(S, K))} # every mapping, from S and K
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 3), st.integers(0, 9), st.integers(0, 2**30))
@@ -173,7 +177,7 @@ def test_what_every_mapping_promises(name, dtype):
     assert isinstance(mapping, vr.LabelMapping) and '<table>' in mapping._repr_html_()
     assert '>d<' in vr.mapping_table(mapping, [f's{i}' for i in range(12)], list('abcd'))
 
-SPECS = dict.fromkeys(BUILD) | {'Residual': 'Residual(BLM(laplace=2.))', 'BLMPlus': 'BLMPlus(topk=2)', 'Sinkhorn': 'Sinkhorn(epsilon=.5)', 'SeMap': 'SeMap(per_target=2)', 'AttrVR': 'AttrVR(kinds=1, k=2)', 'PRM': 'PRM(k=2)', 'Discriminant': "Discriminant(shrinkage='ledoit-wolf')", 'QuadraticDiscriminant': 'QuadraticDiscriminant(quadratic=.3)'}
+SPECS = dict.fromkeys(BUILD) | {'Residual': 'Residual(BLM(laplace=2.))', 'BLMPlus': 'BLMPlus(topk=2)', 'Sinkhorn': 'Sinkhorn(epsilon=.5)', 'SeMap': 'SeMap(per_target=2)', 'AttrVR': 'AttrVR(kinds=1, k=2)', 'PRM': 'PRM(k=2)', 'Similarity': "Similarity(per_target=1, order='similarity')", 'Discriminant': "Discriminant(shrinkage='ledoit-wolf')", 'QuadraticDiscriminant': 'QuadraticDiscriminant(quadratic=.3)'}
 
 @pytest.mark.parametrize('name', SPECS)
 def test_every_mapping_trains_by_name(name):
@@ -183,7 +187,7 @@ def test_every_mapping_trains_by_name(name):
     g = torch.Generator().manual_seed(0)
     images = lambda n: (torch.randint(0, 256, (n, 3, 16, 16), generator=g, dtype=torch.uint8), torch.arange(n) % 4)
     task = vr.make_task('t', images(48), images(16), ['dog', 'cat', 'bird', 'fish'], val=.25)
-    build = lambda: vr.Reprogrammed(vr.Watermark(source), source, vr.build_mapping(SPECS[name] or name, 12, 4, (source.labels, task.labels), seed=0))
+    build = lambda: vr.Reprogrammed(vr.Watermark(source), source, vr.build_mapping(SPECS[name] or name, 12, 4, (source.labels, task.labels), seed=0, source=source))
     model = build()
     result = vr.fit(model, task, epochs=2, batch_size=12, progress=False)
     assert all(map(math.isfinite, result.losses)) and (result.log[0]['remapped'] > 0) == (model.mapping.wants(0) is not None)
@@ -329,3 +333,49 @@ def test_a_prompt_under_the_discriminant():
         result = vr.fit(model, task, epochs=3, batch_size=30, lr=.1, map_fast=fast, keep='last', progress=False)
         assert (model.prompt.pattern != before).any() and result.log[-1]['loss'] < result.log[1]['loss']
         assert (result.log[2]['remapped'] == 0) or not kw
+
+# ---- prototypes ----------------------------------------------------------------------------------------------------
+
+def taken_in_turn(cosine, m, order):
+    "Yen et al.'s rule, word by word"
+    S, K = cosine.shape
+    of = [[] for _ in range(K)]
+    for s in order:
+        targets = sorted(range(K), key=lambda t: -cosine[s, t])
+        limit = m if min(map(len, of)) < m else m + 1
+        for t in targets:
+            if len(of[t]) < limit: of[t].append(s); break
+    return [some + [-1] * (m + 1 - len(some)) for some in of]
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 3), st.integers(0, 9), st.integers(0, 2**30))
+def test_prototypes_take_turns(K, m, spare, seed):
+    cosine = torch.rand(K * m + spare, K, generator=torch.Generator().manual_seed(seed))
+    assert vr.prototype_assignment(cosine, m).tolist() == taken_in_turn(cosine, m, range(len(cosine)))
+    nearest = sorted(range(len(cosine)), key=lambda s: -cosine[s].max())
+    found = vr.prototype_assignment(cosine, m, order='similarity')
+    assert found.tolist() == taken_in_turn(cosine, m, nearest) and (found >= 0).sum(1).min() >= m
+
+@pytest.mark.parametrize('D', [6, 12, 40])
+def test_prototypes_from_logits_are_those_of_the_features(D):
+    "Exactly with at most as many features as labels; with more, the part of them that the logits know of"
+    source, y = linear_source(12, D), torch.arange(40) % 4
+    layer, h = vr.last_linear(source)[1], torch.rand(40, D, generator=torch.Generator().manual_seed(1)).double()
+    A, c = layer.weight.detach().double(), layer.bias.detach().double()
+    stats = vr.Moments(12, 4).update(h @ A.T + c, y)
+    H = torch.stack([h[y == t].mean(0) for t in range(4)])
+    if D > 12: H = H @ (torch.linalg.pinv(A) @ A).T
+    unit = nn.functional.normalize
+    torch.testing.assert_close(vr.prototype_cosines(stats.means(), A, c), unit(A) @ unit(H).T)
+    m = vr.Similarity(12, 4, source, order='similarity', per_target=1)
+    m.update(stats)
+    assert m.sequence.tolist() == taken_in_turn(unit(A) @ unit(H).T, 1, (unit(A) @ unit(H).T).amax(1).argsort(descending=True).tolist())
+
+def test_a_label_without_images_has_no_prototype():
+    source = linear_source(12)
+    m, y = vr.Similarity(12, 4, source), torch.tensor([0, 1, 3, 3])
+    with pytest.warns(UserWarning, match='Similarity: no training data of target label 2; source labels that no other took stand in'):
+        m.update(m.wants(0).update(torch.randn(4, 12, generator=torch.Generator().manual_seed(0)), y))
+    assert m.wants(1) is None and (m.sequence[2] >= 0).sum() >= 2 and 'weight' not in m.state_dict()
+    with pytest.raises(ValueError, match='mapping: 7 target labels at 2 source labels each need 14'): vr.Similarity(12, 7, source)
+    with pytest.raises(TypeError, match='source: expected a source'): vr.Similarity(12, 4, None)

@@ -27,7 +27,6 @@ from .augment import TrivialAugment as TrivialAugment
 from .augment import augmentation as augmentation
 from .baselines import features as features
 from .baselines import full_finetuning as full_finetuning
-from .baselines import last_linear as last_linear
 from .baselines import linear_probe as linear_probe
 from .checks import check_choice as check_choice
 from .checks import check_flag as check_flag
@@ -78,6 +77,7 @@ from .mappings.counts import LabelCounts as LabelCounts
 from .mappings.counts import MatrixMapping as MatrixMapping
 from .mappings.counts import check_logits as check_logits
 from .mappings.counts import check_sequence as check_sequence
+from .mappings.counts import sequence_weights as sequence_weights
 from .mappings.counts import warn_unseen as warn_unseen
 from .mappings.discriminant import ClassMoments as ClassMoments
 from .mappings.discriminant import Discriminant as Discriminant
@@ -98,6 +98,9 @@ from .mappings.one_to_one import fill_free as fill_free
 from .mappings.one_to_one import greedy_assignment as greedy_assignment
 from .mappings.optimal import OLM as OLM
 from .mappings.optimal import optimal_assignment as optimal_assignment
+from .mappings.prototypes import Similarity as Similarity
+from .mappings.prototypes import prototype_assignment as prototype_assignment
+from .mappings.prototypes import prototype_cosines as prototype_cosines
 from .mappings.semantic import SeMap as SeMap
 from .mappings.semantic import descriptions as descriptions
 from .mappings.semantic import semantic_assignment as semantic_assignment
@@ -163,6 +166,7 @@ from .sources import Source as Source
 from .sources import encode_texts as encode_texts
 from .sources import imagenet_labels as imagenet_labels
 from .sources import is_weights_file as is_weights_file
+from .sources import last_linear as last_linear
 from .sources import list_sources as list_sources
 from .sources import load_open_clip as load_open_clip
 from .sources import load_source as load_source

@@ -348,7 +348,7 @@ def _prepared(words, settings, said, recipe):
     task = vr.load_task(config['task'], **config['data'], seed=seed, download=settings['download'])
     source = vr.build_source(config['source'], config['weights'], config['texts'], labels=task.labels, seed=seed,
                              device=settings['device'])
-    mapping = vr.build_mapping(words['mapping'], source.S, task.K, (source.labels, task.labels), seed)
+    mapping = vr.build_mapping(words['mapping'], source.S, task.K, (source.labels, task.labels), seed, source)
     model = vr.Reprogrammed(vr.build_prompt(words['prompt'], source, seed), source, mapping)
     asked = {k: settings[k] for k in FIT if k in settings}
     return model, task, config, asked | {k: v for k, v in _recipe(model.prompt, recipe).items() if k not in said}

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .baselines import last_linear
 from .checks import check_flag, check_seed, check_type, check_whole, what_came
 from .controls import random_source
 from .mappings.bayesian import BLM, BLMPlus
@@ -24,7 +23,7 @@ from .mappings.discriminant import Discriminant
 from .mappings.optimal import OLM
 from .mappings.semantic import SeMap
 from .pixels import Resized
-from .sources import Source, load_source
+from .sources import last_linear, load_source, Source
 from .tasks import batches, progress_bar
 from .train import usable_device
 

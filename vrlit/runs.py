@@ -87,9 +87,10 @@ def build_mapping(
     K: int, # number of target labels
     names: tuple[list[str], list[str]] | None = None, # of both
     seed: int = 0, # of what is drawn at its start
+    source: Any = None, # for a mapping that looks into it
 ) -> Any: # a label mapping
     "A label mapping by name. `ValueError` for an unknown name, or arguments that it does not take."
-    return _build(text, 'mapping', list_mappings(), (S, K), dict(seed=seed, names=names))
+    return _build(text, 'mapping', list_mappings(), (S, K), dict(seed=seed, names=names, source=source))
 
 def _build(text, what, known, args, defaults):
     name, kwargs, inner = read_part(text, what, nested=True)
@@ -256,7 +257,7 @@ def _built_model(config, source, labels):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore') # what a part warns of at its start is in the adapter by now
         prompt = build_prompt(config['prompt'], source, config['seed'])
-        mapping = build_mapping(config['mapping'], S, len(labels), names, config['seed'])
+        mapping = build_mapping(config['mapping'], S, len(labels), names, config['seed'], source)
     return Reprogrammed(prompt, source, mapping, list(labels))
 
 # %% ../nbs/44_runs.ipynb #c62db244

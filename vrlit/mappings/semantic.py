@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_choice, check_names, check_whole, what_came
-from .counts import check_sequence,  MatrixMapping
+from .counts import check_sequence, MatrixMapping, sequence_weights
 from .one_to_one import check_enough, greedy_assignment
 from .optimal import optimal_assignment
 from ..reprogram import mapping_table
@@ -145,10 +145,7 @@ class SeMap(MatrixMapping):
         super()._load_from_state_dict(state, prefix, *args)
     def matrix(self) -> Tensor: # [S, K]
         "The weight of every source label in every target label."
-        S, K = self.S, self.K
-        index = self.sequence.T.where(self.sequence.T >= 0, S)       # one more row for none
-        W = torch.zeros(S + 1, K, device=index.device).scatter_(0, index, 1.)[:S]
-        return torch.where(W.sum(0) > 0, W / W.sum(0), 1 / S)
+        return sequence_weights(self.sequence, self.S)
 
     def extra_repr(self) -> str: return f'S={self.S}, K={self.K}, per_target={self.per_target}'
     def _repr_html_(self) -> str: return mapping_table(self, *self.names)
