@@ -12,6 +12,7 @@ import base64, io, math, random, sys, time, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from html import escape
 from numbers import Real
 from types import SimpleNamespace
@@ -222,17 +223,10 @@ def _seeded(seed, epoch, device):
         torch.manual_seed(s)
         yield torch.Generator().manual_seed(s)
 
-# %% ../nbs/40_train.ipynb #960f0284
-@dataclass(repr=False)
-class Result:
-    "The log of a training run, a row before the first step and one per epoch, and the loss of every step."
-    settings: dict # the arguments of `fit`
-    model: str = '' # mapping, source and prompt, by name
-    task: dict = field(default_factory=dict) # `task.record()`: where images are from, how many, their labels' hash
-    interrupted: bool = False # whether somebody stopped it before the last epoch
-    diverged: str | None = None # what ended it, if its loss was no number any more
-    log: list[dict] = field(default_factory=list) # per row: lr, losses, accuracies, re-mapped labels, seconds
-    losses: list[float] = field(default_factory=list) # per step
+# %% ../nbs/40_train.ipynb #17be6abb
+class _Rows:
+    "What a log tells"
+    log: list[dict] # a row before the first step, and one per epoch
 
     @property
     def epochs(self) -> int:
@@ -260,6 +254,18 @@ class Result:
     def test_best(self) -> dict:
         "The row with the highest test accuracy: what the papers report. It is selected on the test set."
         return max(self.log, key=lambda row: row['test_acc'])
+
+# %% ../nbs/40_train.ipynb #960f0284
+@dataclass(repr=False)
+class Result(_Rows):
+    "The log of a training run, a row before the first step and one per epoch, and the loss of every step."
+    settings: dict # the arguments of `fit`
+    model: str = '' # mapping, source and prompt, by name
+    task: dict = field(default_factory=dict) # `task.record()`: where images are from, how many, their labels' hash
+    interrupted: bool = False # whether somebody stopped it before the last epoch
+    diverged: str | None = None # what ended it, if its loss was no number any more
+    log: list[dict] = field(default_factory=list) # per row: lr, losses, accuracies, re-mapped labels, seconds
+    losses: list[float] = field(default_factory=list) # per step
 
     def plot(self,
         figure=None, # a matplotlib figure to draw on; None: a new one
@@ -446,21 +452,37 @@ def _row(model, task, epoch, lr, loss, train_acc, remapped, select):
     _check_finite(torch.tensor(after), epoch, 'after its last step' if epoch else 'before the first step')
     return dict(epoch=epoch, lr=lr, loss=loss, train_acc=train_acc, **found, test_acc=test.accuracy, remapped=remapped)
 
+# %% ../nbs/40_train.ipynb #2d9fbc5f
+def _note(result, held, model, bar, progress, row, start):
+    "The row joins the log, what the model learned is kept, and the bar, or a line where there is none, tells it"
+    row['seconds'] = time.perf_counter() - start
+    result.log.append(row)
+    held['last'] = model.adapter()
+    if result.selected is row: held['selected'] = held['last']
+    shown = {k: f'{row[k]:.3f}' for k in ('loss', 'val_acc') if row[k] is not None}
+    bar.set_postfix(shown | dict(remapped=row['remapped']))
+    if progress and not shows_bars(): print(row_text(row), file=sys.stderr, flush=True)
+
+def _learning(s, task, trained, device):
+    "What only epochs need: weights of the labels, optimisers, and what is clipped"
+    if not s.epochs: return None, [], []
+    if (weight := class_weights(s.class_weight, task)) is not None:
+        weight = weight.to(device, next(iter(trained.values())).dtype)
+    opts = make_optimizers(trained, s.optimizer, s.lr, s.weight_decay, s.gamma, s.momentum)
+    return weight, opts, _clipped(trained, s.clip_grad)
+
 # %% ../nbs/40_train.ipynb #f153ad19
 def _train(model, task, settings, progress, callback):
     "The epochs of `fit`"
-    device = device_of(model)
-    s, change = SimpleNamespace(**settings), _change(settings['augment'], settings['flip'], model, task)
+    device, s, fresh = device_of(model), SimpleNamespace(**settings), getattr(model.mapping, 'fresh', False)
+    change = _change(s.augment, s.flip, model, task)
     counted = change if s.map_augmented else None
-    trained = model.trained() if s.epochs else {}
-    weight = class_weights(s.class_weight, task)
-    weight = None if weight is None or not trained else weight.to(device, next(iter(trained.values())).dtype)
-    opts = make_optimizers(trained, s.optimizer, s.lr, s.weight_decay, s.gamma, s.momentum) if s.epochs else []
-    clipped, fresh = _clipped(trained, s.clip_grad if s.epochs else None), getattr(model.mapping, 'fresh', False)
+    weight, opts, clipped = _learning(s, task, model.trained(), device)
     result = Result(settings, str(model), task.record() if hasattr(task, 'record') else {})
     steps = math.ceil(len(task.train) / s.batch_size)
     held, passed = dict.fromkeys(('last', 'selected'), model.adapter()), None
     bar = progress_bar(total=s.epochs * len(task.train), unit=' images', unit_scale=True, disable=not progress)
+    note = partial(_note, result, held, model, bar, progress)
     with bar, _stoppable(model, result, held, s.keep):
         for epoch in range(max(s.epochs, 1)): # `epoch` have been finished
             factor = lambda step, gamma: lr_factor(s.schedule, epoch + step / steps, s.epochs, s.milestones, gamma,
@@ -471,38 +493,22 @@ def _train(model, task, settings, progress, callback):
                 else: remapped = update_mapping(model, task.train, epoch, s.batch_size, counted, g,
                                                 s.map_training and epoch == 0)
                 if not epoch:
-                    _note(result, held, model, _row(model, task, 0, None, None, None, remapped, s.select), start)
-                    if progress: _say(result.last, bar)
+                    note(_row(model, task, 0, None, None, None, remapped, s.select), start)
                     start, remapped = time.perf_counter(), 0
                 if not s.epochs: break
                 passed = model.mapping.wants(epoch + 1) if s.map_fast else None
-                losses, train_acc = _epoch(model, task.train, opts, s.batch_size, factor, change, g,
-                                           g if s.shuffle else None, bar.update, passed, weight, s.label_smoothing,
-                                           clipped)
+                order = g if s.shuffle else None
+                losses, train_acc = _epoch(model, task.train, opts, s.batch_size, factor, change, g, order, bar.update,
+                                           passed, weight, s.label_smoothing, clipped)
             _check_finite(losses, epoch + 1)
             if s.map_fast and fresh: remapped, passed = _remap(model.mapping, passed), None
             lr = max(g['lr'] for opt in opts for g in opt.param_groups)
             row = _row(model, task, epoch + 1, lr, losses.mean().item(), train_acc, remapped, s.select)
             result.losses += losses.tolist()
-            _note(result, held, model, row, start)
-            if progress: _say(row, bar)
+            note(row, start)
             if callback: callback(row, model)
     model.load_adapter(held[s.keep]).eval()
     return result
-
-def _note(result, held, model, row, start):
-    "The row joins the log, and what the model learned is kept"
-    row['seconds'] = time.perf_counter() - start
-    result.log.append(row)
-    held['last'] = model.adapter()
-    if result.selected is row: held['selected'] = held['last']
-
-def _say(row, bar):
-    "Beside the bar, or on a line of its own"
-    shown = {k: f'{row[k]:.3f}' for k in ('loss', 'val_acc') if row[k] is not None}
-    bar.set_postfix(shown | dict(remapped=row['remapped']))
-    if not shows_bars(): print(row_text(row), file=sys.stderr, flush=True)
-
 
 # %% ../nbs/40_train.ipynb #70d229ea
 def fit(
