@@ -75,9 +75,9 @@ from .mappings.bayesian import SoftCounts as SoftCounts
 from .mappings.bayesian import bayesian_weights as bayesian_weights
 from .mappings.counts import LabelCounts as LabelCounts
 from .mappings.counts import MatrixMapping as MatrixMapping
+from .mappings.counts import SequenceMapping as SequenceMapping
 from .mappings.counts import check_logits as check_logits
 from .mappings.counts import check_sequence as check_sequence
-from .mappings.counts import sequence_weights as sequence_weights
 from .mappings.counts import warn_unseen as warn_unseen
 from .mappings.discriminant import ClassMoments as ClassMoments
 from .mappings.discriminant import Discriminant as Discriminant

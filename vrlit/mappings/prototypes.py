@@ -6,14 +6,12 @@
 __all__ = ['prototype_cosines', 'prototype_assignment', 'Similarity']
 
 # %% ../../nbs/29_similarity.ipynb #ec1b8124
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_choice, check_type
-from .counts import check_sequence, MatrixMapping, sequence_weights, warn_unseen
+from .counts import SequenceMapping, warn_unseen
 from .discriminant import Moments
 from .one_to_one import check_enough
 from ..sources import last_linear, Source
@@ -50,13 +48,20 @@ def prototype_assignment(
         next(taken[t] for t in closest[s] if len(taken[t]) < m).append(s)
     return torch.tensor([of + [-1] * (per_target + 1 - len(of)) for of in taken])
 
+# %% ../../nbs/29_similarity.ipynb #40132489
+def _last_layer(source, S) -> dict[str, Tensor]:
+    "Its rows and biases, as they are"
+    layer = last_linear(check_type('source', source, Source, 'a source'))[1]
+    if len(layer.weight) != S: raise ValueError(f'S: {source.name} has {len(layer.weight)} source labels, got {S}')
+    bias = torch.zeros(S) if layer.bias is None else layer.bias.detach()
+    return dict(weight=layer.weight.detach().clone(), offset=bias.clone())
+
 # %% ../../nbs/29_similarity.ipynb #90656452
-class Similarity(MatrixMapping):
+class Similarity(SequenceMapping):
     """Source labels by the direction of their prototypes, from the images of one pass (Yen et al., Interspeech 2023).
 
     Their prototypes are means over the source's data, here they are the rows of its last layer; they average
     probabilities, here logits. `ValueError` if the source does not end in a linear layer, or has too few labels."""
-    sequence: Tensor # [K, m + 1], -1: none
     weight: Tensor # A, [S, D]
     offset: Tensor # c, [S]
 
@@ -68,14 +73,9 @@ class Similarity(MatrixMapping):
         order: str = 'source', # who chooses first: 'source' as published, or 'similarity', which large S needs
     ):
         super().__init__()
-        check_enough(S, K, per_target)
-        layer = last_linear(check_type('source', source, Source, 'a source'))[1]
-        if len(layer.weight) != S: raise ValueError(f'S: {source.name} has {len(layer.weight)} source labels, got {S}')
         self.S, self.K, self.per_target, self.order = S, K, per_target, order
-        bias = torch.zeros(S) if layer.bias is None else layer.bias.detach()
-        self.register_buffer('weight', layer.weight.detach().clone(), persistent=False)
-        self.register_buffer('offset', bias.clone(), persistent=False)
         self.register_buffer('sequence', prototype_assignment(torch.zeros(S, K), per_target, order))
+        for name, v in _last_layer(source, S).items(): self.register_buffer(name, v, persistent=False)
 
     def wants(self, epoch: int) -> Moments | None:
         "Moments before the first epoch, for the means."
@@ -84,19 +84,11 @@ class Similarity(MatrixMapping):
     def update(self,
         stats: Moments, # of the training data
     ) -> None:
-        """The assignment by these means. A target label without training data warns, and is closest to none."""
+        "The assignment by these means. A target label without training data warns, and is closest to none."
         warn_unseen(self, stats.counts[None], 'source labels that no other took stand in')
         cosine = prototype_cosines(stats.means(), self.weight, self.offset)
         cosine = cosine.where(stats.counts.to(cosine.device) > 0, -2.)
         self.sequence.copy_(prototype_assignment(cosine, self.per_target, self.order))
-
-    def _load_from_state_dict(self, state: Any, prefix, *args):
-        check_sequence(state.get(prefix + 'sequence', self.sequence), self.S, -1)
-        super()._load_from_state_dict(state, prefix, *args)
-
-    def matrix(self) -> Tensor: # [S, K]
-        "The weight of every source label in every target label."
-        return sequence_weights(self.sequence, self.S)
 
     def extra_repr(self) -> str:
         return f'S={self.S}, K={self.K}, per_target={self.per_target}, order={self.order!r}'

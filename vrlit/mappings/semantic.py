@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_choice, check_names, check_whole, what_came
-from .counts import check_sequence, MatrixMapping, sequence_weights
+from .counts import SequenceMapping
 from .one_to_one import check_enough, greedy_assignment
 from .optimal import optimal_assignment
 from ..reprogram import mapping_table
@@ -113,13 +113,11 @@ def _warn_alone(names):
                             'the average of all source labels stands in', stacklevel=3)
 
 # %% ../../nbs/23_semantic.ipynb #4b2b93f1
-class SeMap(MatrixMapping):
+class SeMap(SequenceMapping):
     """Semantic label mapping: the source labels whose names are closest in meaning, fixed from the start.
 
     SeMap, 2023; as in AutoVP, ICLR 2024. `ValueError` if the names are not S and K; a warning names the target
     labels for which nothing was found."""
-    sequence: Tensor # [K, m], -1: none
-
     def __init__(self,
         S: int, # number of source labels
         K: int, # number of target labels
@@ -139,13 +137,6 @@ class SeMap(MatrixMapping):
 
     def wants(self, epoch: int) -> None:
         "Nothing: names are enough."
-
-    def _load_from_state_dict(self, state, prefix, *args):
-        check_sequence(state.get(prefix + 'sequence', self.sequence), self.S, -1)
-        super()._load_from_state_dict(state, prefix, *args)
-    def matrix(self) -> Tensor: # [S, K]
-        "The weight of every source label in every target label."
-        return sequence_weights(self.sequence, self.S)
 
     def extra_repr(self) -> str: return f'S={self.S}, K={self.K}, per_target={self.per_target}'
     def _repr_html_(self) -> str: return mapping_table(self, *self.names)
