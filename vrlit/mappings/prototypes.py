@@ -73,6 +73,7 @@ class Similarity(SequenceMapping):
         order: str = 'source', # who chooses first: 'source' as published, or 'similarity', which large S needs
     ):
         super().__init__()
+        check_enough(S, K, per_target)
         self.S, self.K, self.per_target, self.order = S, K, per_target, order
         self.register_buffer('sequence', prototype_assignment(torch.zeros(S, K), per_target, order))
         for name, v in _last_layer(source, S).items(): self.register_buffer(name, v, persistent=False)
