@@ -79,7 +79,7 @@ def doors():
         save_run=(lambda **kw: vr.save_run(tempfile.mkdtemp() + '/run', **kw), dict(model=model(), task=T, result=None, overwrite=False)),
         load_run=(lambda **kw: vr.load_run(**kw), dict(folder='nowhere', source=None, weights=None, device=None)),
         build_prompt=(vr.build_prompt, dict(text='Padding(inner=4)', source=F, seed=0)),
-        ladder=(vr.ladder, dict(task=T, sources=F, batch_size=8, seed=0, device='cpu', progress=False)),
+        ladder=(vr.ladder, dict(task=T, sources=F, minutes=0., batch_size=8, seed=0, device='cpu', memory=.5, progress=False)),
         build_mapping=(vr.build_mapping, dict(text='ILM', S=12, K=4, names=None, seed=0, source=F)),
         least_error=(vr.least_error, dict(prompt=vr.Watermark(F), x=x, target=torch.rand(24, 3, 16, 16))))
     for name, (cls, more) in dict(Padding=(vr.Padding, dict(inner=8)), Watermark=(vr.Watermark, dict(width=4, init=0., seed=0)), Patch=(vr.Patch, dict(side=4, random=False, init=1., seed=0)), SMM=(vr.SMM, dict(patch=4, layers=5, channels=3, train_body=True, seed=0)),

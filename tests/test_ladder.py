@@ -70,6 +70,46 @@ def test_what_it_refuses():
                                  (ValueError, 'task: expected validation images', lambda: vr.ladder(vr.make_task('t', task.train, task.test, task.labels, val=None), source))):
         with pytest.raises(error, match=message): call()
 
+def no_seconds(ladder): return sorted(str({k: v for k, v in r.items() if k != 'seconds'}) for r in ladder.rows)
+
+def test_what_is_large_goes_to_a_file(tmp_path, monkeypatch):
+    "The same rows; and no file is left"
+    monkeypatch.setenv('TMPDIR', str(tmp_path)); monkeypatch.setattr('tempfile.tempdir', None)
+    source, task = small()
+    used, empty = [], vr.ladders._Table._empty
+    def spied(self, *shape): used.append(len(list(tmp_path.rglob('*')))); return empty(self, *shape)
+    monkeypatch.setattr(vr.ladders._Table, '_empty', spied)
+    on_disk = vr.ladder(task, source, memory=0., device='cpu', progress=False)
+    assert max(used) >= 4 and not list(tmp_path.iterdir())
+    assert no_seconds(on_disk) == no_seconds(vr.ladder(task, source, device='cpu', progress=False))
+
+def test_prompts_within_a_budget():
+    "The rows without a prompt stay as they are; a prompt's row is what validation selects; a share too small for an epoch warns"
+    source, task = small()
+    found = vr.ladder(task, source, minutes=.2, device='cpu', progress=False)
+    assert [r for r in no_seconds(found) if "'epochs': 0" in r] == no_seconds(vr.ladder(task, source, device='cpu', progress=False))
+    prompts = {r['method']: r for r in found.prompted()}
+    assert set(prompts) == {'watermark, ILM', 'watermark, discriminant', 'SMM, ILM', 'SMM, discriminant'} and all(1 <= r['epochs'] <= 100 and not r['control'] for r in prompts.values())
+    one_pass = rows(found)['', 'discriminant']
+    for name in 'watermark', 'SMM': assert prompts[f'{name}, discriminant']['val'] >= one_pass['val']
+    assert prompts['watermark, ILM']['numbers'] == 3 * 16 * 16 + 3
+    assert found.prompt_gain() == max(r['val'] for r in prompts.values()) - max(r['val'] for r in found.rows if not r['epochs'])
+    assert 'the best prompt' in repr(found) and 'epochs' in repr(found)
+    with pytest.warns(UserWarning, match='minutes: .*, SMM, ILM is left out; an epoch takes about'): none = vr.ladder(task, source, minutes=1e-6, device='cpu', progress=False)
+    assert not none.prompted() and 'no prompt' in repr(none)
+    with pytest.raises(ValueError, match='minutes: expected some for prompts'): none.prompt_gain()
+
+def test_texts_are_a_rung_where_they_are_the_targets():
+    "CLIP: zero-shot, and its image embeddings are the features"
+    clip, task = vr.load_clip(size=64), vr.load_task('digits', shots=4)
+    named, described = (vr.TextSource(clip, texts, labels) for texts, labels in ((vr.label_texts(task.labels), task.labels), (vr.attribute_texts(*vr.example_attributes('digits'), labels=task.labels), None)))
+    found = vr.ladder(task, [named, described], device='cpu', progress=False)
+    zero = [r for r in found.rows if r['method'] == 'zero-shot (texts)']
+    model = vr.Reprogrammed(vr.Resized(named), named, vr.OneToOne(10, 10))
+    assert len(zero) == 1 and zero[0]['test'] == pytest.approx(vr.evaluate(model, task.test).accuracy, abs=.005)
+    numbers = {r['numbers'] for r in found.rows if r['method'] == 'linear probe'}
+    assert numbers == {(named.embeddings.shape[1] + 1) * 10}
+
 def test_photographs_show_what_a_source_is_worth(shared):
     "2,000 images of CIFAR-10 to make the mappings, at 128 pixels"
     all_ = vr.load_task(str(shared('datasets/cifar10_10ktrain_10ktest_jpg.zip')), shots=220, val=0.)

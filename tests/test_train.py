@@ -159,7 +159,26 @@ def test_epochs_0_is_one_pass():
     assert '0 epochs' in repr(r) and r._repr_html_() and r.plot() is not None
 
 def test_a_prompt_that_harms_is_not_selected():
-    task, m = vr.make_task('t', data()), model(vr.Discriminant)
+    task, m = vr.make_task('t', data()), model(lambda S, K: vr.Discriminant(S, K, once=True))
     r = vr.fit(m, task, **quick | dict(lr=1e3))
     assert r.last['val_acc'] < r.before['val_acc'] and r.selected is r.before
     assert not m.prompt.pattern.any() and vr.evaluate(m, task.test).accuracy == r.before['test_acc']
+
+@pytest.mark.parametrize('fast', [False, True])
+def test_a_fresh_mapping_is_tested_as_the_epoch_left_it(fast):
+    "The discriminant's row after an epoch is that of the prompt and its own moments; what is trained stays the same"
+    class Stale(vr.Discriminant): fresh = False
+    task, rows = vr.make_task('t', data(), data(seed=1)), []
+    def run(mapping, **kw):
+        m = model(mapping)
+        return m, vr.fit(m, task, **quick | dict(epochs=3, keep='last', map_fast=fast) | kw)
+    def after(row, m):
+        again = vr.Reprogrammed(m.prompt, m.source, vr.Discriminant(12, 4))
+        vr.update_mapping(again, task.train, batch_size=16)
+        rows.append((row['test_acc'], vr.evaluate(again, task.test).accuracy, torch.equal(again.mapping.W, m.mapping.W)))
+    m, fresh = run(vr.Discriminant, callback=after)
+    assert fresh.losses == run(Stale)[1].losses and len(rows) == 3
+    if not fast: assert all(a == b and same for a, b, same in rows)
+    assert fresh.last['test_acc'] == vr.evaluate(m, task.test).accuracy
+    once = run(lambda S, K: vr.Discriminant(S, K, once=True))
+    assert [r['remapped'] for r in once[1].log[1:]] == [0, 0, 0]

@@ -10,6 +10,7 @@ __all__ = ['app', 'Version', 'Device', 'KINDS', 'DATA', 'FIT', 'Weights', 'demo'
 import ast, enum, fnmatch, inspect, json, os, re, signal, sys, time, traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,13 +96,13 @@ def _trainings(tasks, source, seed):
     "(task, name of the prompt, of the mapping, model) of every training"
     for task in tasks:
         for prompt in vr.Padding, vr.Watermark, vr.SMM:
-            for mapping in vr.RLM, vr.FLM, vr.ILM:
+            for name, mapping in dict(ILM=vr.ILM, discriminant=vr.Discriminant).items():
                 f_in = prompt(source, **(dict(seed=seed) if prompt is vr.SMM else {}))
-                f_out = mapping(source.S, task.K, **(dict(seed=seed) if mapping is vr.RLM else {}))
-                yield task, prompt.__name__, mapping.__name__, vr.Reprogrammed(f_in, source, f_out)
+                yield task, prompt.__name__, name, vr.Reprogrammed(f_in, source, mapping(source.S, task.K))
 
 def _trained(model, task, epochs, seed, device):
-    lr = {part: v for part, v in dict(pattern=.1, mask_generator=.01).items() if hasattr(model.prompt, part)}
+    rate = .03 if isinstance(model.mapping, vr.Discriminant) else .1
+    lr = {part: v for part, v in dict(pattern=rate, mask_generator=.01).items() if hasattr(model.prompt, part)}
     settings = dict(epochs=epochs, batch_size=32, lr=lr, milestones=(.67,), seed=seed, device=device)
     return vr.fit(model, task, **settings, progress=False)
 
@@ -402,8 +403,11 @@ def ladder_(
     task: Annotated[str, typer.Argument(help='A target task, as `vrlit train` takes it; with validation images.')],
     source: Annotated[list[str], typer.Option(help='A source (`vrlit list sources`), with arguments if it needs some: '
                                                    '"resnet18(size=128)". May be given several times.')] = ['embedded'],
+    texts: Annotated[str | None, typer.Option(help='What labels of clip/... sources are, as `vrlit train` takes it.',
+                                              show_default='the names')] = None,
+    minutes: Annotated[float, typer.Option(min=0, help='For training prompts, about, for all sources.')] = 0.,
     batch_size: Annotated[int, typer.Option(min=1, help='Images at a time.')] = 256,
-    seed: Annotated[int, typer.Option(help='Of the random weights, and of splits that are drawn.')] = 0,
+    seed: Annotated[int, typer.Option(help='Of all that is drawn.')] = 0,
     device: Device = None,
     out: Annotated[Path | None, typer.Option(help='A figure to write: .png, .pdf, .svg, ...',
                                              show_default='none')] = None,
@@ -411,12 +415,14 @@ def ladder_(
     progress: Annotated[bool, typer.Option(help='Show a bar.')] = True,
     **settings,
 ):
-    "Show what sources give on a task in one pass, without a prompt, beside chance, pixels and random weights."
+    "Show what sources give in one pass, beside chance, pixels and random weights; with --minutes, what prompts add."
     with _errors():
         if out is not None: _check_out(out)
         target = vr.load_task(task, **settings, seed=seed)
-        sources = [vr.build_source(s, labels=target.labels, seed=seed, device=device) for s in source]
-        found = vr.ladder(target, sources, batch_size=batch_size, seed=seed, device=device, progress=progress)
+        build = partial(vr.build_source, labels=target.labels, seed=seed, device=device)
+        sources = [build(s, texts=texts if s.startswith('clip/') else None) for s in source]
+        found = vr.ladder(target, sources, minutes=minutes, batch_size=batch_size, seed=seed, device=device,
+                          progress=progress)
         typer.echo(json.dumps(dict(task=found.task, rows=found.rows)) if as_json else f'{target}\n{found}')
         if out is None: return
         with _written(out) as tmp: found.plot().savefig(tmp, format=out.suffix[1:].lower(), dpi=100)

@@ -489,9 +489,10 @@ def _train(model, task, settings, progress, callback):
                                                    s.warmup, steps)
             start = time.perf_counter()
             with _seeded(s.seed, epoch, device) as g:
-                if s.map_fast and epoch: remapped = _remap(model.mapping, passed)
-                else: remapped = update_mapping(model, task.train, epoch, s.batch_size, counted, g,
-                                                s.map_training and epoch == 0)
+                if epoch and s.map_fast: remapped = _remap(model.mapping, passed)
+                elif not (epoch and fresh):
+                    remapped = update_mapping(model, task.train, epoch, s.batch_size, counted, g,
+                                              s.map_training and not epoch)
                 if not epoch:
                     note(_row(model, task, 0, None, None, None, remapped, s.select), start)
                     start, remapped = time.perf_counter(), 0
@@ -501,7 +502,10 @@ def _train(model, task, settings, progress, callback):
                 losses, train_acc = _epoch(model, task.train, opts, s.batch_size, factor, change, g, order, bar.update,
                                            passed, weight, s.label_smoothing, clipped)
             _check_finite(losses, epoch + 1)
-            if s.map_fast and fresh: remapped, passed = _remap(model.mapping, passed), None
+            if fresh and s.map_fast: remapped, passed = _remap(model.mapping, passed), None
+            elif fresh:
+                with _seeded(s.seed, epoch + 1, device) as g:
+                    remapped = update_mapping(model, task.train, epoch + 1, s.batch_size, counted, g)
             lr = max(g['lr'] for opt in opts for g in opt.param_groups)
             row = _row(model, task, epoch + 1, lr, losses.mean().item(), train_acc, remapped, s.select)
             result.losses += losses.tolist()

@@ -160,6 +160,7 @@ class _Gaussian(MatrixMapping):
     bias: Tensor # b, float64 [K]
     alpha: Tensor # the shrinkage of C that was used, float64
     moments: type[Moments] = Moments # what it wants
+    fresh = True # it follows the prompt closely, so an epoch is tested with what it is after it
 
     def __init__(self,
         S: int, # number of source labels
