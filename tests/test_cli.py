@@ -32,9 +32,15 @@ def test_demo(folder):
     runs = [vrlit('demo', '--task', 'pile', '--epochs', 1, '--seed', seed, '--out', out, cwd=folder)[0]
             for seed, out in ((0, 'deep/a.png'), (0, 'b.svg'), (1, 'c.png'))]
     rows = [[line.split() for line in out.splitlines() if line.startswith('pile ')] for out in runs]
-    assert [r[:3] for r in rows[0]] == [['pile', p, m] for p in ('Padding', 'Watermark', 'SMM') for m in ('RLM', 'FLM', 'ILM')]
-    assert all(r[4].endswith('%') and r[5].endswith('%') and re.fullmatch(r'\d+:\d\d', r[7]) for r in rows[0])
-    results = [[r[:6] for r in some] for some in rows]
+    assert [r[:3] for r in rows[0]] == [['pile', p, m] for p in ('Padding', 'Watermark', 'SMM') for m in ('ILM', 'discriminant')]
+    assert all(v.endswith('%') for r in rows[0] for v in r[4:7]) and all(re.fullmatch(r'\d+:\d\d', r[8]) for r in rows[0])
+    for said in 'pile, no prompt:', 'linear probe', 'above one pass (', 'above pixels (', 'one standard error of a test accuracy here: ', 'points': assert said in runs[0]
+    value = lambda row: float(row[5][:-1])
+    for name, method in ('one pass', r'\(MobileNetV1 0.25\) +discriminant '), ('pixels', 'pixels, discriminant '): # the verdict is what the tables say
+        known = float(re.search(rf'{method} +[\d.]+% +([\d.]+)%', runs[0])[1])
+        above = re.search(rf'^above {name} \(([\d.]+)%\): (.*)$', runs[0], re.M)
+        assert float(above[1]) == known and re.findall(r'(\w+) \((\w+)\)', above[2]) == [(r[1], r[2]) for r in rows[0] if value(r) > known]
+    results = [[r[:7] for r in some] for some in rows]
     assert results[0] == results[1] # the same seed, the same result
     with Image.open(folder / 'deep' / 'a.png') as im: assert min(im.size) > 300
     assert '<svg' in (folder / 'b.svg').read_text()
@@ -54,7 +60,7 @@ def test_errors_say_what_to_do(args, said, tmp_path):
 
 def test_help_tells_every_option(tmp_path):
     out, _ = vrlit('demo', '--help', cwd=tmp_path)
-    for option in ('--task', '--epochs', '--seed', '--out', '--device'): assert re.search(rf'{option} .*\w{{3}}', out)
+    for option in ('--task', '--epochs', '--root', '--seed', '--out', '--device'): assert re.search(rf'{option} .*\w{{3}}', out)
     assert 'demo' in vrlit('--help', cwd=tmp_path)[0] and "'demo'" in vrlit('dmeo', cwd=tmp_path, code=2)[1]
     assert vrlit('--version', cwd=tmp_path)[0].startswith('vrlit 0.')
 
@@ -209,14 +215,26 @@ def test_every_argument_of_fit_is_an_option():
         default = options[name].default
         assert parsed.get(name, lambda v: v)(default) == p.default, name
 
+def test_demo_of_a_large_task(tmp_path):
+    "1,000 images for training, 200 for validation, 500 for the test, the same ones for the same seed"
+    from vrlit.cli import _some
+    g = torch.Generator().manual_seed(0)
+    images = lambda n: (torch.randint(0, 256, (n, 3, 4, 4), generator=g, dtype=torch.uint8), torch.arange(n) % 5)
+    task = vr.make_task('t', images(2000), images(600), list('abcde'), val=.2)
+    some, again, other = (_some(task, seed) for seed in (0, 0, 1))
+    assert {k: len(s) for k, s in some.splits.items()} == dict(train=1000, val=200, test=500) and some.labels == task.labels
+    assert torch.equal(some.train.x, again.train.x) and not torch.equal(some.train.x, other.train.x) and len(some.train.x.flatten(1).unique(dim=0)) == 1000
+    assert _some(digits := vr.load_task('digits'), 0) is digits
+
 def test_ladder(folder):
     "Of several sources, in words and in JSON, drawn; an odd figure is refused before anything is read"
     sources = ['--source', 'embedded(size=32)', '--source', 'clip/miniature']
     out, _ = vrlit('ladder', 'pile', *sources, '--out', 'ladder.svg', '--no-progress', cwd=folder)
     for word in 'linear probe', 'pixels, discriminant', 'MobileNetV1 0.25), random weights', 'best row of a pre-trained source': assert word in out
     assert (folder / 'ladder.svg').stat().st_size > 1000
-    told = json.loads(vrlit('ladder', 'pile', *sources, '--json', '--no-progress', cwd=folder)[0])
-    assert told['task'] == 'pile' and {f'{r["test"]:.1%}' for r in told['rows']} <= set(re.findall(r'[\d.]+%', out))
+    told = json.loads(vrlit('ladder', 'pile', *sources, '--texts', 'a {} thing', '--minutes', .05, '--json', '--no-progress', cwd=folder)[0])
+    assert 'zero-shot (texts)' in {r['method'] for r in told['rows']} and any(r['epochs'] for r in told['rows'])
+    assert told['task'] == 'pile' and {f'{r["test"]:.1%}' for r in told['rows'] if 'MobileNet' in r['source'] and not r['epochs']} <= set(re.findall(r'[\d.]+%', out))
     assert '--out' in vrlit('ladder', 'nowhere', '--out', 'ladder.doc', cwd=folder, code=2)[1]
 
 def test_lists(tmp_path):
