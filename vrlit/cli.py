@@ -175,11 +175,11 @@ def _demo(source, tasks, epochs, seed, out, device) -> bool: # whether somebody 
     n, start = 6 * len(tasks), time.perf_counter()
     figure = plt.figure(figsize=(11, 1.75 * n / 2), layout='constrained')
     subfigures: Any = figure.subfigures(n // 2)
-    drawn, i, interrupted = iter(subfigures), 0, False
-    for task in tasks:
+    drawn, interrupted = iter(subfigures), False
+    for j, task in enumerate(tasks):
         ladder, tests = vr.ladder(task, source, seed=seed, device=device, progress=False), {}
         typer.echo(f'\n{ladder}\n\n{_HEAD}')
-        for i, (prompt, mapping, model) in enumerate(_trainings(task, source, seed), i + 1):
+        for i, (prompt, mapping, model) in enumerate(_trainings(task, source, seed), 6 * j + 1):
             result = _trained(model, task, epochs, seed, device)
             left = _clock((time.perf_counter() - start) / i * (n - i))
             typer.echo(_demo_row(task.name, prompt, mapping, model, result) + f' {left:>6}')

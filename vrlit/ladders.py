@@ -207,8 +207,6 @@ def _prompted(source, task, seconds, seed, device, advance) -> Iterator[dict]:
         advance()
 
 # %% ../nbs/46z_ladder.ipynb #82b45c76
-def _most(rows, which): return max(r['val'] for r in rows if which(r))
-
 @dataclass(repr=False)
 class Ladder:
     "A row for each source and method, from the highest validation accuracy to the lowest."
@@ -249,6 +247,8 @@ class Ladder:
     def _repr_html_(self) -> str: return _ladder_html(self)
 
 # %% ../nbs/46z_ladder.ipynb #15abe0e2
+def _most(rows, which): return max(r['val'] for r in rows if which(r))
+
 def _ladder_table(ladder):
     cells = [('source', 'method', 'val', 'test', 'numbers', 'seconds')]
     name = lambda r: r['method'] + f', {r["epochs"]} epochs' * bool(r['epochs'])

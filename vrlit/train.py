@@ -463,6 +463,9 @@ def _note(result, held, model, bar, progress, row, start):
     bar.set_postfix(shown | dict(remapped=row['remapped']))
     if progress and not shows_bars(): print(row_text(row), file=sys.stderr, flush=True)
 
+def _factor(s, epoch, steps, step, gamma):
+    return lr_factor(s.schedule, epoch + step / steps, s.epochs, s.milestones, gamma, s.warmup, steps)
+
 def _learning(s, task, trained, device):
     "What only epochs need: weights of the labels, optimisers, and what is clipped"
     if not s.epochs: return None, [], []
@@ -485,9 +488,7 @@ def _train(model, task, settings, progress, callback):
     note = partial(_note, result, held, model, bar, progress)
     with bar, _stoppable(model, result, held, s.keep):
         for epoch in range(max(s.epochs, 1)): # `epoch` have been finished
-            factor = lambda step, gamma: lr_factor(s.schedule, epoch + step / steps, s.epochs, s.milestones, gamma,
-                                                   s.warmup, steps)
-            start = time.perf_counter()
+            start, factor = time.perf_counter(), partial(_factor, s, epoch, steps)
             with _seeded(s.seed, epoch, device) as g:
                 if epoch and s.map_fast: remapped = _remap(model.mapping, passed)
                 elif not (epoch and fresh):
