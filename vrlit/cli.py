@@ -155,7 +155,8 @@ _HEAD = (f'{"task":10} {"prompt":10} {"mapping":12} {"trained":>8} {"epoch 0":>8
 def _demo_row(name, prompt, mapping, model, result):
     trained, seconds = sum(p.numel() for p in model.trained().values()), sum(r['seconds'] for r in result.log)
     before, test, best = (getattr(result, k)['test_acc'] for k in ('before', 'selected', 'test_best'))
-    return f'{name[:10]:10} {prompt:10} {mapping:12} {trained:8,} {before:8.1%} {test:7.1%} {best:10.1%} {seconds:8.1f}'
+    return (f'{name[:10]:10} {prompt:10} {mapping:12} {trained:8,} {before:8.1%} {test:7.1%} {best:10.1%} '
+            f'{seconds:8.1f}')
 
 def _told(ladder, tests, n):
     "Which prompts are above what needs none, by test accuracy, and what is chance in that"
