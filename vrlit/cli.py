@@ -166,7 +166,8 @@ def _told(ladder, tests, n):
         above = [f'{k} by {100 * (v - without[method]):.1f}' for k, v in tests.items() if v > without[method]]
         lines.append(f'above {name} ({without[method]:.1%}): {", ".join(above) or "none"}')
     p = without['discriminant']
-    return '\n'.join([*lines, f'one standard error of a test accuracy here: {100 * (p * (1 - p) / n) ** .5:.1f} points'])
+    error = 100 * (p * (1 - p) / n) ** .5
+    return '\n'.join([*lines, f'one standard error of a test accuracy here: {error:.1f} points'])
 
 
 # %% ../nbs/49_cli.ipynb #01c03a8b

@@ -39,6 +39,8 @@ TABLE = {
     'zero-shot, attributes': (described, None, best, {}),
     'TP (ILM)': (templates, None, vr.ILM, {}),
     'TP (BLM+)': (templates, None, vr.BLMPlus, {}),
+    'TP (discriminant)': (templates, None, vr.Discriminant, {}),
+    'attributes (discriminant)': (described, None, vr.Discriminant, {}),
     'VP': (single, border, vr.OneToOne, {}),
     'VP + TP (FLM)': (templates, border, vr.FLM, {}),
     'VP + TP (ILM)': (templates, border, vr.ILM, {}),
@@ -53,7 +55,7 @@ TRAINED = [k for k, (_, prompt, _, _) in TABLE.items() if prompt]
 def wanted(photographs):
     "(kind, task, method, seed, choice) of each row"
     for task in ['cifar10', 'digits'] if photographs else ['digits']:
-        yield from (('untrained', task, m, s, None) for m in TABLE if m not in TRAINED for s in range(3 if m.startswith('TP') else 1))
+        yield from (('untrained', task, m, s, None) for m in TABLE if m not in TRAINED for s in range(1 if m.startswith('zero-shot') else 3))
         yield from (('choice', task, m, 0, i) for m in TRAINED for i in range(len(RATES)))
         yield from (('table', task, m, s, None) for s in range(3) for m in TRAINED)
 
