@@ -56,6 +56,16 @@ def test_sources_of_other_shapes():
         assert all(torch.equal(v, before[k]) for k, v in source.state_dict().items())
         assert not any(m._forward_pre_hooks for m in source.modules())
 
+def test_a_source_of_21841_labels_is_measured_on_its_features():
+    "The moments of so many logits would take 3.8 GB; those of 32 features are 36 kB"
+    source, task = small(nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 21_841)))
+    with pytest.raises(ValueError, match=r'at most 134,217,728 numbers \(1 GB\), 21841 source and 3 target labels need 477,.*; features\(source\) gives fewer'): vr.Discriminant(source.S, 3)
+    ladder = vr.ladder(task, source, device='cpu', progress=False)
+    found = [(r['method'], r['control']) for r in ladder.rows]
+    assert ('discriminant on features', True) in found and ('discriminant on features', False) in found and ('discriminant', False) not in found and ('BLM', False) in found
+    model = vr.Reprogrammed(vr.Watermark(source), vr.features(source), vr.Discriminant(32, 3)) # and under a prompt
+    assert vr.fit(model, task, epochs=1, batch_size=60, device='cpu', progress=False).before['val_acc'] == rows(ladder)['', 'discriminant on features']['val']
+
 def test_names_are_a_rung_where_they_mean_something():
     source, task = small(labels=[f'{a} {b}' for a in ('red', 'blue', 'green', 'grey') for b in 'dog cat bird fish horse'.split()])
     assert (('', 'SeMap (names)') in rows(vr.ladder(task, source, device='cpu', progress=False))) is False

@@ -114,6 +114,11 @@ def _by_name(source, task):
         mapping = SeMap(source.S, task.K, (source.labels, task.labels))
     return mapping if (mapping.sequence >= 0).any() else None
 
+def _of_logits(S, K):
+    "The discriminant; None where the moments of so many logits are too large, as those of ImageNet-21k's 21,841 labels"
+    try: return _Mapped(Discriminant(S, K))
+    except ValueError: return None
+
 def _rungs(source, task, S, D) -> Iterator[tuple[str, bool, Any]]: # name, whether on features, what is made
     K = task.K
     if isinstance(source, TextSource) and source.labels == list(task.labels):
@@ -122,7 +127,7 @@ def _rungs(source, task, S, D) -> Iterator[tuple[str, bool, Any]]: # name, wheth
     if S >= K: yield 'OLM', False, _Mapped(OLM(S, K))
     yield 'BLM', False, _Mapped(BLM(S, K))
     yield 'BLM+', False, _Mapped(BLMPlus(S, K))
-    yield 'discriminant', False, _Mapped(Discriminant(S, K))
+    if fits := _of_logits(S, K): yield 'discriminant', False, fits
     if D:
         yield 'discriminant on features', True, _Mapped(Discriminant(D, K))
         yield 'linear probe', True, _Probe(D, K)
@@ -164,9 +169,12 @@ def _of_source(source, task, labels, seed, *how):
     if not any(True for _ in source.parameters()): return
     x = task.train[:256][0].to(source.mean.device)
     with torch.no_grad(): source = random_source(source, Resized(source).to(x.device)(x), seed)
-    z, _, seconds = _passed(partial(_one_pass, source), task, *how)
-    random = _Mapped(Discriminant(z['train'].shape[1], task.K))
-    yield _rung(source.name, 'discriminant', random, z, labels, seconds, control=True)
+    z, h, seconds = _passed(partial(_one_pass, source), task, *how)
+    if fits := _of_logits(z['train'].shape[1], task.K):
+        yield _rung(source.name, 'discriminant', fits, z, labels, seconds, control=True)
+    elif D := h['train'].shape[1]:
+        made = _Mapped(Discriminant(D, task.K))
+        yield _rung(source.name, 'discriminant on features', made, h, labels, seconds, control=True)
 
 # %% ../nbs/46z_ladder.ipynb #5d850e4b
 BATCH, RATE = 32, .01 # of the prompts' training
@@ -175,7 +183,7 @@ def _trainings_of(source, task, seed) -> Iterator[tuple[str, Reprogrammed, dict[
     for name, prompt in {'watermark': Watermark(source), 'SMM': SMM(source, seed=seed)}.items():
         rates = dict(pattern=RATE) | (dict(mask_generator=RATE / 3) if name == 'SMM' else {})
         for made, mapping in dict(ILM=ILM, discriminant=Discriminant).items():
-            if mapping is ILM and source.S < task.K: continue
+            if source.S < task.K if mapping is ILM else not _of_logits(source.S, task.K): continue
             yield f'{name}, {made}', Reprogrammed(copy.deepcopy(prompt), source, mapping(source.S, task.K)), rates
 
 def _epoch_seconds(model, task) -> float:

@@ -33,7 +33,7 @@ class _Sums(LabelCounts):
         shape = torch.Size(self._shape())
         if shape.numel() > _LARGEST:
             raise ValueError(f'S, K: expected moments of at most {_LARGEST:,} numbers (1 GB), {S} source and '
-                             f'{K} target labels need {shape.numel():,}; a source has fewer features than labels')
+                             f'{K} target labels need {shape.numel():,}; features(source) gives fewer')
         if table is not None and check_type('table', table, Tensor, 'the table of other moments').shape != shape:
             raise ValueError(f'table: expected {list(shape)}, got {list(table.shape)}')
         self._table = torch.zeros(shape, dtype=torch.float64) if table is None else table.double().clone()
