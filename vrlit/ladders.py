@@ -189,10 +189,12 @@ def _trainings_of(source, task, seed) -> Iterator[tuple[str, Reprogrammed, dict[
 def _epoch_seconds(model, task) -> float:
     "About: of the second of two steps, for all of them, and a third of a step for each batch that is only looked at"
     x, y = task.train[:BATCH]
-    x, y = x.to(model.source.mean.device), y.to(model.source.mean.device)
+    x, y, learned = x.to(model.source.mean.device), y.to(model.source.mean.device), list(model.trained().values())
+    model.eval() # no batch norm takes notice
     for _ in range(2):
         start = time.perf_counter()
-        torch.autograd.grad(F.cross_entropy(model(x), y), list(model.trained().values()), allow_unused=True)
+        gradients = torch.autograd.grad(F.cross_entropy(model(x), y), learned, allow_unused=True)
+        float(sum(g.sum() for g in gradients if g is not None)) # a GPU has arrived here, too
     step, looked_at = time.perf_counter() - start, sum(map(len, (task.train, task.val, task.test)))
     return step * (len(task.train) + looked_at / 3) / len(y)
 
@@ -335,7 +337,7 @@ def ladder(
     models, device = _as_sources(sources), usable_device(device)
     labels = {part: getattr(task, part).y.cpu() for part in ('train', 'val', 'test')}
     n, quiet = sum(map(len, labels.values())), not progress
-    with (tempfile.TemporaryDirectory() as folder,
+    with (tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
           progress_bar(total=n * (2 * len(models) + 1), unit=' images', unit_scale=True, disable=quiet) as passed):
         how = batch_size, passed.update, partial(_Table, folder=folder, memory=memory)
         rows = [*_without_source(task, labels, *how)]
