@@ -2,8 +2,8 @@
 
     python nbs/experiments/one_pass.py DATA WEIGHTS [SOURCE ...]
 
-makes the rows of one_pass.csv (the ladder) and one_pass_prompts.csv that are missing, of the sources named or of all, and may be stopped and started again;
-76_one_pass.ipynb reads them. DATA has the zips and arrays of TASKS below, WEIGHTS the files of SOURCES.
+makes the rows of one_pass.csv (the ladder), one_pass_prompts.csv and one_pass_longer.csv that are missing, of the sources named or of all, and may be stopped and
+started again; 76_one_pass.ipynb reads them. DATA has the zips and arrays of TASKS below, WEIGHTS the files of SOURCES.
 
 Every draw takes up to 1,200 images for training, a sixth of them for validation, and up to 500 for the test. A prompt's learning rate is the best of those tried (of three, at least)
 on the validation images of the first draw with the embedded source; other draws and sources take it over.
@@ -17,10 +17,11 @@ from rows import make, write
 import vrlit as vr
 
 FILE = Path(__file__).with_suffix('.csv')
-PROMPTED = FILE.with_stem('one_pass_prompts')
+PROMPTED, LONGER = FILE.with_stem('one_pass_prompts'), FILE.with_stem('one_pass_longer')
 LADDER = 'task source seed method control val test numbers seconds'.split()
 COLUMNS = 'task source prompt mapping seed lr epoch before_val val before test gained lost train trained seconds'.split()
-SETTINGS = dict(epochs=3, batch_size=32, milestones=(.67,), device='cpu', progress=False)
+EPOCHS, MANY = 3, 30
+SETTINGS = dict(batch_size=32, milestones=(.67,), device='cpu', progress=False)
 RATES = dict.fromkeys(('digits', 'squares'), (.01, .03, .1)) # photographs bear less
 SEEDS = range(3)
 
@@ -69,7 +70,11 @@ def chosen(rows, *way):
     tried = [r for r in rows if (r['task'], r['source'], r['prompt'], r['mapping'], str(r['seed'])) == (way[0], 'embedded', *way[1:], '0')]
     return float(max(tried, key=lambda r: float(r['val']))['lr'])
 
-def run(rows, data, weights, task, name, prompt, mapping, seed, lr):
+def longer():
+    "The watermark on photographs, many epochs"
+    yield from ((task, 'embedded', 'watermark', m, seed, None) for seed in SEEDS for task in TASKS if task not in RATES for m in MAPPINGS)
+
+def run(rows, data, weights, epochs, task, name, prompt, mapping, seed, lr):
     source, target = source_of(weights, name), load(data, task, seed)
     model = vr.Reprogrammed(PROMPTS[prompt](source, seed), source, MAPPINGS[mapping](source.S, target.K))
     hits = lambda: torch.cat([model(x).argmax(1) == y for x, y in vr.batches(target.test, 256)])
@@ -77,7 +82,7 @@ def run(rows, data, weights, task, name, prompt, mapping, seed, lr):
     with vr.eval_mode(model): before = hits()
     rate = lr or chosen(rows, task, prompt, mapping)
     parts = dict(pattern=rate, mask_generator=rate / 3) if prompt == 'SMM' else rate
-    result = vr.fit(model, target, lr=parts, seed=seed, **SETTINGS)
+    result = vr.fit(model, target, epochs=epochs, lr=parts, seed=seed, **SETTINGS)
     with torch.no_grad(): after = hits()
     first, kept = result.before, result.selected
     accuracies = dict(before_val=first['val_acc'], val=kept['val_acc'], before=first['test_acc'], test=kept['test_acc'], train=result.last['train_acc'])
@@ -89,6 +94,8 @@ if __name__ == '__main__':
     if len(sys.argv) < 3 or not set(sys.argv[3:]) <= set(SOURCES): sys.exit(__doc__)
     data, weights, sources = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:] or list(SOURCES)
     climb(data, weights, sources)
-    known = list(csv.DictReader(PROMPTED.open())) if PROMPTED.exists() else []
-    there = lambda what: any((r['task'], r['source'], r['prompt'], r['mapping'], int(r['seed'])) == what for r in known)
-    make(PROMPTED, COLUMNS, (w for w in wanted(sources) if w[-1] or not there(w[:-1])), lambda rows, *what: run(rows, data, weights, *what))
+    read = lambda file: list(csv.DictReader(file.open())) if file.exists() else []
+    there = lambda file, what: any((r['task'], r['source'], r['prompt'], r['mapping'], int(r['seed'])) == what for r in read(file))
+    new = lambda file, ways: (w for w in ways if w[-1] or not there(file, w[:-1]))
+    make(PROMPTED, COLUMNS, new(PROMPTED, wanted(sources)), lambda rows, *what: run(rows, data, weights, EPOCHS, *what))
+    if 'embedded' in sources: make(LONGER, COLUMNS, new(LONGER, longer()), lambda rows, *what: run(read(PROMPTED), data, weights, MANY, *what))
