@@ -7,7 +7,7 @@ __all__ = ['app', 'Version', 'Device', 'KINDS', 'DATA', 'FIT', 'Weights', 'demo'
            'predict_']
 
 # %% ../nbs/49_cli.ipynb #eb0de807
-import ast, enum, fnmatch, inspect, json, os, re, signal, sys, time, traceback
+import ast, enum, fnmatch, inspect, json, os, re, signal, sys, textwrap, time, traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -213,13 +213,15 @@ def _arguments(cls) -> str:
     return f'({", ".join(said)})' if said else ''
 
 def _listed(kind: Kind) -> dict[str, str]:
-    "A line on each, by name"
+    "A paragraph on each, by name"
     if kind is Kind.tasks: return vr.list_tasks()
     if kind is Kind.sources:
         from open_clip import list_models
         return dict.fromkeys([*vr.list_sources(), 'clip/miniature', *(f'clip/{name}' for name in list_models())], '')
     classes = vr.list_prompts() if kind is Kind.prompts else vr.list_mappings()
-    return {name + _arguments(c): (inspect.getdoc(c) or '').split('\n')[0] for name, c in classes.items()}
+    return {name + _arguments(c): (inspect.getdoc(c) or '').split('\n\n')[0] for name, c in classes.items()}
+
+def _indented(text): return textwrap.fill(text, 114, initial_indent='    ', subsequent_indent='    ')
 
 @app.command('list')
 def list_(
@@ -233,7 +235,7 @@ def list_(
         if not found: raise ValueError(f'pattern: nothing among the {kind.value} fits {pattern!r}')
         for name, about in found.items():
             if kind is Kind.tasks: typer.echo(f'{name:14} {about}')
-            else: typer.echo(f'{name}\n    {about}' if about else name)
+            else: typer.echo(f'{name}\n{_indented(about)}' if about else name)
 
 # %% ../nbs/49_cli.ipynb #1e4b4fba
 def _by_part(text: str, value=float):
