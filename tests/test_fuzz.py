@@ -44,9 +44,14 @@ def doors():
     x, y = data(24)
     found = dict(
         fit=(lambda model_, task_, **kw: vr.fit(model_ if model_ is not None else model(), task_, **kw), dict(model_=None, task_=T, **quick | dict(epochs=1), optimizer='sgd', weight_decay=0., momentum=0., schedule='multistep',
-             milestones=(.5,), gamma=.1, shuffle=True, augment=None, flip=None, map_augmented=False, map_training=False, map_fast=False, seed=0, keep='selected', class_weight=None, label_smoothing=0., clip_grad=None, warmup=0, select='accuracy', callback=None)),
+             milestones=(.5,), gamma=.1, shuffle=True, augment=None, flip=None, map_augmented=False, map_training=False, map_fast=False, map_every=1, map_memory=0., precision='fp32', eval_precision='fp32', layout='auto', seed=0, keep='selected', class_weight=None, label_smoothing=0., clip_grad=None, warmup=0, select='accuracy', callback=None)),
         compare=(lambda **kw: vr.compare(model(), T, **kw), dict(controls='random', **quick | dict(epochs=1))),
-        evaluate=(vr.evaluate, dict(model=model(), split=T.test, batch_size=8)),
+        evaluate=(vr.evaluate, dict(model=model(), split=T.test, batch_size=8, precision='fp32')),
+        folded=(vr.folded, dict(model=F.model, x=torch.randn(2, 3, 16, 16))),
+        laid_out=(vr.laid_out, dict(source=F, x=torch.randn(2, 3, 16, 16), layout='auto')),
+        fastest_precision=(vr.fastest_precision, dict(model=F.model, x=torch.randn(2, 3, 16, 16), seconds=.01)),
+        resized=(lambda **kw: T.test.resized(**kw), dict(size=8, mode='bilinear')),
+        remember=(lambda **kw: vr.LabelCounts(12, 4).remember(**kw), dict(before=vr.LabelCounts(12, 4), share=.5)),
         update_mapping=(vr.update_mapping, dict(model=model(), split=T.train, epoch=0, batch_size=8)),
         load_task=(lambda **kw: vr.load_task(**kw), dict(name='digits', root='~/data', size=None, mode='bilinear', crop=False, val=.1, val_as_test=None, shots=2, seed=0, download=False, columns=None, memory=.5)),
         make_task=(vr.make_task, dict(name='t', train=(x, y), test=(x, y), labels=list('abcd'), val=.25, seed=0, provenance='here', flip=True)),

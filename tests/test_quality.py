@@ -54,7 +54,7 @@ def imports():
 
 FLOORS = '''checks
 pixels recipes reprogram
-sources augment
+speed sources augment
 tasks
 loaders prompts
 mappings

@@ -18,6 +18,7 @@ from . import reports as reports
 from . import reprogram as reprogram
 from . import runs as runs
 from . import sources as sources
+from . import speed as speed
 from . import tasks as tasks
 from . import theory as theory
 from . import train as train
@@ -175,6 +176,14 @@ from .sources import read_texts as read_texts
 from .sources import read_weights as read_weights
 from .sources import text_encoder as text_encoder
 from .sources import weights_sha256 as weights_sha256
+from .speed import Engine as Engine
+from .speed import autocast as autocast
+from .speed import engine as engine
+from .speed import fastest_precision as fastest_precision
+from .speed import folded as folded
+from .speed import kept_memory as kept_memory
+from .speed import laid_out as laid_out
+from .speed import pass_seconds as pass_seconds
 from .tasks import OnDisk as OnDisk
 from .tasks import Split as Split
 from .tasks import Task as Task
@@ -204,6 +213,7 @@ from .theory.mapping_quality import show_flow as show_flow
 from .train import Diverged as Diverged
 from .train import Result as Result
 from .train import Score as Score
+from .train import answers as answers
 from .train import balanced_accuracy as balanced_accuracy
 from .train import check_milestones as check_milestones
 from .train import check_model as check_model

@@ -6,9 +6,12 @@
 __all__ = ['Frozen', 'Statistics', 'LabelMapping', 'Reprogrammed', 'mapped_names', 'mapping_table']
 
 # %% ../nbs/00_reprogram.ipynb #5d1cd984
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from .checks import what_came
@@ -16,6 +19,8 @@ from .checks import what_came
 # %% ../nbs/00_reprogram.ipynb #ed66231b
 class Frozen(nn.Module):
     "A module that never learns: its parameters get no gradient, and it stays in eval mode whatever is called above it."
+    _stand_in: tuple[nn.Module, ...] = () # in a tuple torch takes no module for a part
+
     def __init__(self,
         model: nn.Module, # frozen in place: `f_pre`
     ):
@@ -32,12 +37,24 @@ class Frozen(nn.Module):
         "Stays without gradient, `requires_grad` or not."
         return super().requires_grad_(False)
 
+    @contextmanager
+    def computing_with(self,
+        model: nn.Module, # frozen, in eval mode: computes the same as `self.model`, in another way
+    ) -> Iterator['Frozen']:
+        "Within, `forward` asks `model`, which is no part of this module or of its state."
+        self.train().requires_grad_() # somebody may have reached around us
+        before, self._stand_in = self._stand_in, (model,)
+        try: yield self
+        finally: self._stand_in = before
+
     def forward(self, x: Tensor) -> Tensor:
         "`f_pre(x)`; the gradient flows through to `x`."
+        if self._stand_in: return _in_its_dtype(self._stand_in[0], x)
         if any(m.training for m in self.model.modules()) or any(p.requires_grad for p in self.model.parameters()):
-            self.train().requires_grad_() # somebody reached around us
+            self.train().requires_grad_() # as now
         return _in_its_dtype(self.model, x)
 
+# %% ../nbs/00_reprogram.ipynb #b884efb2
 def _check_module(name, part):
     if not isinstance(part, nn.Module):
         raise TypeError(f'{name}: expected an nn.Module, got {what_came(part)}')
@@ -110,7 +127,8 @@ class Reprogrammed(nn.Module):
 
     def adapter(self) -> dict[str, Tensor]:
         "A copy of the state of prompt and mapping: all that is not the source, and all that needs to be kept."
-        return {k: v.detach().clone() for k, v in self.state_dict().items() if not k.startswith('source.')}
+        return {k: v.detach().clone(memory_format=torch.contiguous_format) # whatever layout it is trained in
+                for k, v in self.state_dict().items() if not k.startswith('source.')}
 
     def load_adapter(self, state: dict[str, Tensor]) -> 'Reprogrammed':
         "Puts back what `adapter` gave. `ValueError` if it does not fit this model."

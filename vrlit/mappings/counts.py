@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_whole
+from ..checks import check_number, check_type, check_whole
 from ..reprogram import mapping_table
 
 # %% ../../nbs/20_label_counts.ipynb #e9a1285c
@@ -40,6 +40,11 @@ class LabelCounts:
         y, self._table = y.long(), self._table.to(y.device)
         self._count(logits, torch.where((y >= 0) & (y < K), y, K))
         return self
+
+    def remember(self, before: 'LabelCounts', share: float) -> None: # share: from 0 to 1
+        "Adds a share of an earlier pass: a running estimate, in which the past fades."
+        check_type('before', before, type(self), 'the same statistics of an earlier pass')
+        self._table = self._table + check_number('share', share, 0, 1) * before._table.to(self._table.device).double()
 
     def _count(self, logits, y):
         place = _first_choice(logits) * (self.K + 1) + y
