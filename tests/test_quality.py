@@ -64,7 +64,7 @@ controls baselines official plots
 ladders
 theory
 runs
-prediction reports
+prediction reports bench
 cli'''.splitlines()
 
 def test_imports_run_downhill():

@@ -1,5 +1,5 @@
 "Faster ways to compute the same: folded batch norms, layouts, precisions, memory that stays, batches that fit; and fewer passes"
-import copy, warnings
+import copy, json, statistics, warnings
 
 import pytest, torch
 from torch import nn
@@ -216,3 +216,20 @@ def test_statistics_of_ones_own_that_cannot_remember():
             stats = copy.copy(vr.LabelCounts(self.S, self.K))
             return type('Mine', (), dict(update=stats.update, counts=stats.counts))()
     with pytest.raises(ValueError, match='map_memory: expected a mapping whose statistics can `remember`.*Own wants Mine'): vr.fit(model(Own), vr.make_task('t', data()), **quick, map_memory=.5)
+
+# ---- the benchmark -----------------------------------------------------------------------------------------------------
+
+def test_the_benchmark_times_the_same_training(capsys):
+    "Every row has its rounds, every ratio its rows, and the literal loop and ours begin with the same loss"
+    for prompt, mapping in ('Padding', 'ILM'), ('SMM(patch=4)', 'Discriminant'), ('Watermark', 'RLM'):
+        found = vr.bench_speed(model(vr.ILM).source, prompt, mapping, batch=16, images=40, side=12, precisions=['bf16'], rounds=2, progress=False, device='cpu')
+        assert {len(s) for s in found.seconds.values()} == {2} and min(map(min, found.seconds.values())) > 0
+        assert set(found.seconds) == {'literal loop', 'as loaded', *(f'{p} {what}' for p in ('fp32', 'bf16') for what in ('floor', 'forward', 'prompt', 'step', 'epoch', 'map_fast'))}
+        assert found.first_loss['literal'] == pytest.approx(found.first_loss['here'], rel=1e-4)
+        record = json.loads(json.dumps(found.record()))
+        assert record['ratios'] == found.ratios() and record['images_per_second']['fp32 step'] == 40 / statistics.median(found.seconds['fp32 step'])
+        assert 'fp32 epoch / literal loop' in str(found) and len(found.plot().axes[0].patches) == len(found.seconds)
+
+def test_the_benchmark_on_the_command_line(python, tmp_path):
+    out = json.loads(python('-m', 'vrlit.bench', '--size', '32', '--prompt', 'Padding', '--images', '16', '--batch', '8', '--rounds', '1', '--no-progress', '--json', '--out', tmp_path / 's.png', cwd=tmp_path))
+    assert out['setup']['size'] == 32 and out['ratios']['fp32 step / floor'] > 0 and out['parts']['label counts / forward'] > 0 and (tmp_path / 's.png').stat().st_size > 1000

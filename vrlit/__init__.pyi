@@ -1,6 +1,7 @@
 # Written by .ci/stub.py from nbdev's index.
 from . import augment as augment
 from . import baselines as baselines
+from . import bench as bench
 from . import checks as checks
 from . import cli as cli
 from . import clip as clip
@@ -29,6 +30,10 @@ from .augment import augmentation as augmentation
 from .baselines import features as features
 from .baselines import full_finetuning as full_finetuning
 from .baselines import linear_probe as linear_probe
+from .bench import Speed as Speed
+from .bench import bench_parts as bench_parts
+from .bench import bench_speed as bench_speed
+from .bench import literal_epoch as literal_epoch
 from .checks import check_choice as check_choice
 from .checks import check_flag as check_flag
 from .checks import check_names as check_names

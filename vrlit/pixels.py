@@ -54,12 +54,46 @@ def _taps(n: int, m: int, mode: str) -> tuple[np.ndarray, np.ndarray]:
 def _pil(x: Tensor, m: int, mode: str, dim: int) -> Tensor:
     "uint8 [B, C, H, W] with side m along `dim`"
     if x.shape[dim] == m: return x
+    if mode == 'bilinear' and x.device.type == 'cpu' and (two := _between(int(x.shape[dim]), m)):
+        return _enlarged(x, torch.from_numpy(two[0]), torch.from_numpy(two[1]), dim)
     i, w = (torch.from_numpy(v).to(x.device) for v in _taps(int(x.shape[dim]), m, mode))
     x, w, shape = x.int(), w if dim == 3 else w[..., None], list(x.shape)
     shape[dim] = m
     y = torch.full(shape, 1 << 21, dtype=torch.int32, device=x.device)
-    for i_k, w_k in zip(i, w): y += x.index_select(dim, i_k).mul_(w_k)
+    for i_k, w_k in zip(i, w): y.addcmul_(x.index_select(dim, i_k), w_k)
     return (y >> 22).clamp_(0, 255).byte()
+
+# %% ../nbs/01_pixels.ipynb #4c72c60a
+_HAIRS = np.array([0, 2**-18, -2**-18, 2**-20, -2**-20, 2**-16, -2**-16], np.float32)
+
+@functools.lru_cache
+def _between(n: int, m: int) -> tuple[np.ndarray, np.ndarray] | None:
+    "i and f of each output, `floor(x[i] + (x[i + 1] - x[i]) f + 1/2)`; None where that is not PIL's byte for every two"
+    i, w = _taps(n, m, 'bilinear')
+    if len(i) != 2 or m > 256 or (w[1][i[1] != (i[0] + 1).clip(max=n - 1)] != 0).any(): return None
+    phases, which = np.unique(w[1] + 2**23 * w[0].astype(np.int64), return_inverse=True)
+    found = [_fraction(int(p >> 23), int(p & 2**23 - 1)) for p in phases]
+    return None if None in found else (i[0], np.array(found, np.float32)[which])
+
+def _fraction(w_a, w_b) -> float | None:
+    "f of two weights, if there is one"
+    a, b = np.mgrid[:256, :256]
+    half, d, want = (a + .5).astype(np.float32), (b - a).astype(np.float32), a * w_a + b * w_b + 2**21 >> 22
+    for f in np.float32(w_b / 2**22) + _HAIRS:
+        twice, once = half + d * f, (half + d * np.float64(f)).astype(np.float32) # the second in double precision
+        if (np.floor(once) == want).all() and (np.floor(twice) == want).all(): return float(f)
+    return None
+
+def _enlarged(x: Tensor, i: Tensor, f: Tensor, dim: int) -> Tensor:
+    "What `_between` says, of a batch; columns are rows of the transposed image"
+    if dim == 3: return _enlarged(x.mT, i, f, 2).mT.contiguous()
+    z, n = x.contiguous().float().add_(.5), x.shape[2]
+    d = z.index_select(2, torch.arange(1, n + 1).clamp_(max=n - 1)).sub_(z)      # x[i + 1] - x[i]
+    y, start = x.new_empty(*x.shape[:2], len(i), x.shape[3]), 0
+    for k, rows in zip(*(v.tolist() for v in i.unique_consecutive(return_counts=True))):
+        part = slice(start, start := start + rows)                               # between the same two rows
+        y[:, :, part] = torch.addcmul(z[:, :, k, None], d[:, :, k, None], f[part, None]).short()
+    return y
 
 # %% ../nbs/01_pixels.ipynb #99da7f3a
 def resize(
@@ -83,7 +117,8 @@ def resize(
     if x.is_floating_point() or not antialias:
         return F.interpolate(x, size=(size, size), mode=mode, antialias=antialias)
     whole = x.device.type != 'cpu' or torch.compiler.is_compiling() # (an exported batch has no length yet)
-    few = [x] if whole else x.split(4) # what a cache holds
+    small = mode == 'bilinear' and max(x.shape[2:]) <= size <= 256 # `_enlarged` goes row by row
+    few = [x] if whole or small else x.split(4) # what a cache holds
     return torch.cat([_pil(_pil(x, size, mode, 3), size, mode, 2) for x in few])
 
 # %% ../nbs/01_pixels.ipynb #12f2d33d
