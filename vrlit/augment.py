@@ -40,12 +40,13 @@ class Augment:
         generator: torch.Generator | None = None, # a CPU generator: the same crops on every device
     ) -> Tensor: # [B, C, size, size], same dtype
         "An augmented batch."
-        B = len(x)
-        draw = lambda n: torch.randint(n, (B,), generator=generator).to(x.device)
+        B, choices = len(x), (self.plus + 1, self.plus + 1, 2) if self.flip else (self.plus + 1, self.plus + 1)
+        drawn = torch.stack([torch.arange(B), *(torch.randint(n, (B,), generator=generator) for n in choices)])
+        b, i, j, *flip = drawn.to(x.device) # in one copy
         x = _within(resize(x, self.size + self.plus, mode=self.mode), self.mode)
         crops = x.unfold(2, self.size, 1).unfold(3, self.size, 1)    # [B, C, plus+1, plus+1, size, size]
-        x = crops[torch.arange(B, device=x.device), :, draw(self.plus + 1), draw(self.plus + 1)]
-        return torch.where(draw(2).view(-1, 1, 1, 1) == 1, x.flip(-1), x) if self.flip else x
+        x = crops[b, :, i, j]
+        return torch.where(flip[0].view(-1, 1, 1, 1) == 1, x.flip(-1), x) if flip else x
 
 def _within(x, mode):
     "Floats back in [0, 1]: the cubic curve goes beyond"

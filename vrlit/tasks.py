@@ -8,7 +8,9 @@ __all__ = ['MOST_LABELS', 'SHARE', 'plain_array', 'channels_first', 'Split', 'Ta
 
 # %% ../nbs/03_tasks.ipynb #6e27de84
 import base64, builtins, copy, hashlib, io, os, re, sys, warnings
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
 from importlib.util import find_spec
@@ -411,10 +413,19 @@ def batches(
     device = home if device is None else torch.device(device)
     order = (torch.arange(n) if generator is None else torch.randperm(n, generator=generator)).to(home)
     if drop_last: order = order[:n - n % batch_size]
-    for i in range(0, len(order), batch_size):
-        x, y = split[order[i:i + batch_size]]
-        if device.type == 'cuda' and home.type == 'cpu': x, y = x.pin_memory(), y.pin_memory()
+    sent = device.type == 'cuda' and home.type == 'cpu' # pinned memory is copied while the device computes
+    parts = (order[i:i + batch_size] for i in range(0, len(order), batch_size))
+    pairs = (tuple(v.pin_memory() if sent else v for v in split[part]) for part in parts)
+    for x, y in _ahead(pairs) if sent or getattr(split, 'rows', None) is not None else pairs:
         yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+
+def _ahead(pairs: Iterator, n: int = 2) -> Iterator:
+    "The same, each read on another thread while the one before is used; at most `n` wait"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(next, pairs, None) for _ in range(n))
+        while (pair := waiting.popleft().result()) is not None:
+            waiting.append(pool.submit(next, pairs, None))
+            yield pair
 
 # %% ../nbs/03_tasks.ipynb #d9ea3b09
 def shows_bars() -> bool:
