@@ -26,7 +26,7 @@ quick = dict(epochs=2, batch_size=16, lr=.1, progress=False, device='cpu')
 @pytest.mark.parametrize('setting', [dict(lr=-1), dict(lr=math.nan), dict(lr=dict(pattern=-1)), dict(lr='a'), dict(gamma=-1), dict(momentum=2), dict(momentum=-.1), dict(momentum=1),
     dict(weight_decay=-1), dict(seed='a'), dict(seed=1.5), dict(seed=-1), dict(epochs=1.5), dict(epochs=True), dict(batch_size='8'), dict(flip='no'), dict(shuffle='no'), dict(map_fast=1),
     dict(milestones='a'), dict(milestones=.5), dict(keep=None), dict(augment=3), dict(optimizer=None), dict(schedule=None), dict(device=[]), dict(precision='half'), dict(precision=None), dict(eval_precision='auto'),
-    dict(layout='nhwc'), dict(map_every=0), dict(map_every=1.5), dict(map_memory=-.1), dict(map_memory=2)], ids=str)
+    dict(layout='nhwc'), dict(compile='fast'), dict(compile=True), dict(tf32='yes'), dict(map_every=0), dict(map_every=1.5), dict(map_memory=-.1), dict(map_memory=2)], ids=str)
 def test_absurd_settings(setting):
     (name, _), = setting.items()
     with pytest.raises(ValueError, match=f'^{name}: '): vr.fit(model(), task(), **quick | setting)

@@ -44,7 +44,7 @@ def doors():
     x, y = data(24)
     found = dict(
         fit=(lambda model_, task_, **kw: vr.fit(model_ if model_ is not None else model(), task_, **kw), dict(model_=None, task_=T, **quick | dict(epochs=1), optimizer='sgd', weight_decay=0., momentum=0., schedule='multistep',
-             milestones=(.5,), gamma=.1, shuffle=True, augment=None, flip=None, map_augmented=False, map_training=False, map_fast=False, map_every=1, map_memory=0., precision='fp32', eval_precision='fp32', layout='auto', seed=0, keep='selected', class_weight=None, label_smoothing=0., clip_grad=None, warmup=0, select='accuracy', callback=None)),
+             milestones=(.5,), gamma=.1, shuffle=True, augment=None, flip=None, map_augmented=False, map_training=False, map_fast=False, map_every=1, map_memory=0., precision='fp32', eval_precision='fp32', layout='auto', compile=None, tf32=None, seed=0, keep='selected', class_weight=None, label_smoothing=0., clip_grad=None, warmup=0, select='accuracy', callback=None)),
         compare=(lambda **kw: vr.compare(model(), T, **kw), dict(controls='random', **quick | dict(epochs=1))),
         evaluate=(vr.evaluate, dict(model=model(), split=T.test, batch_size=8, precision='fp32')),
         folded=(vr.folded, dict(model=F.model, x=torch.randn(2, 3, 16, 16))),

@@ -264,6 +264,7 @@ def _list(text: str): return text if isinstance(text, tuple) else tuple(t.strip(
 
 KINDS: dict[str, tuple[Any, dict]] = { # for an annotation, the option's type, and what more Typer is told
     'int': (int, {}), 'float': (float, {}), 'str': (str, {}), 'bool': (bool, {}),
+    'str | None': (str | None, {}),
     'int | None': (int | None, {}), 'float | None': (float | None, {}), 'bool | None': (bool | None, {}),
     'float | dict[str, float]': (Any, dict(parser=_by_part, metavar='NUMBER|PART=NUMBER,...')),
     'float | dict[str, float] | None': (Any, dict(parser=_by_part, metavar='NUMBER|PART=NUMBER,...')),

@@ -54,7 +54,8 @@ def _taps(n: int, m: int, mode: str) -> tuple[np.ndarray, np.ndarray]:
 def _pil(x: Tensor, m: int, mode: str, dim: int) -> Tensor:
     "uint8 [B, C, H, W] with side m along `dim`"
     if x.shape[dim] == m: return x
-    if mode == 'bilinear' and x.device.type == 'cpu' and (two := _between(int(x.shape[dim]), m)):
+    plain = mode == 'bilinear' and x.device.type == 'cpu' and not torch.compiler.is_compiling()
+    if plain and (two := _between(int(x.shape[dim]), m)):
         return _enlarged(x, torch.from_numpy(two[0]), torch.from_numpy(two[1]), dim)
     i, w = (torch.from_numpy(v).to(x.device) for v in _taps(int(x.shape[dim]), m, mode))
     x, w, shape = x.int(), w if dim == 3 else w[..., None], list(x.shape)

@@ -26,7 +26,7 @@ from .augment import augmentation
 from .checks import check_choice, check_flag, check_number, check_seed, check_type, check_whole, what_came
 from .pixels import Pixels
 from .reprogram import Reprogrammed
-from .speed import LAYOUTS, PRECISIONS, autocast, engine, kept_memory
+from .speed import COMPILED, LAYOUTS, PRECISIONS, autocast, engine, kept_memory
 from .tasks import Split, Task, batches, fits_memory, progress_bar, shows_bars
 
 # %% ../nbs/40_train.ipynb #99f5ca4c
@@ -435,6 +435,8 @@ def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, momentu
     check_choice('precision', settings['precision'], ('auto', *PRECISIONS))
     check_choice('eval_precision', settings['eval_precision'], PRECISIONS)
     check_choice('layout', settings['layout'], LAYOUTS)
+    if settings['compile'] is not None: check_choice('compile', settings['compile'], COMPILED)
+    if settings['tf32'] is not None: check_flag('tf32', settings['tf32'])
     check_seed(seed)
     if flip is not None: check_flag('flip', flip)
     for what in ('shuffle', 'map_augmented', 'map_training', 'map_fast', 'progress'): check_flag(what, settings[what])
@@ -462,19 +464,6 @@ def _change(augment, flip, model, task):
     size, mode = getattr(held, 'size', task.train.shape[1]), getattr(held, 'mode', 'bilinear')
     return augmentation(augment, size, getattr(task, 'flip', True) if flip is None else flip, mode)
 
-def _input(model, task, seed) -> Tensor:
-    "Some input of the source, to measure on"
-    source, device = model.source, device_of(model)
-    if hasattr(source, 'size'): # what its images show does not matter
-        shape, g = (16, len(source.mean), source.size, source.size), torch.Generator().manual_seed(0)
-        return torch.randn(shape, generator=g).to(device)
-    x, _ = next(batches(task.train, 16, device=device))
-    with eval_mode(model), _seeded(seed, 0, device): return model.prompt(x)
-
-def _taken(how): # for one who asked for auto
-    rates = ', '.join(f'{name} {rate:.0f}' for name, rate in how.images_per_second.items())
-    return f'precision {how.precision} (images per second: {rates})'
-
 def _resized(task, model, s):
     "The splits as the prompt resizes them, where no augmentation comes between: once, and not in every pass"
     r = getattr(model.prompt, 'r', None)
@@ -489,6 +478,29 @@ def _placed(model, task, device):
     model.to(device).labels = list(task.labels)
     model.reading = how_read(task)
     return task.to(device) if hasattr(task, 'to') else task
+
+# %% ../nbs/40_train.ipynb #e5282180
+def _input(model, task, seed) -> Tensor:
+    "Some input of the source, to measure on"
+    source, device = model.source, device_of(model)
+    if hasattr(source, 'size'): # what its images show does not matter
+        shape, g = (16, len(source.mean), source.size, source.size), torch.Generator().manual_seed(0)
+        return torch.randn(shape, generator=g).to(device)
+    x, _ = next(batches(task.train, 16, device=device))
+    with eval_mode(model), _seeded(seed, 0, device): return model.prompt(x)
+
+def _warmed(model, task, batch_size, dtype, progress):
+    "A compiled source is compiled at its first forward and backward pass; the bar tells what one waits for"
+    x, _ = next(batches(task.train, batch_size, device=device_of(model)))
+    with progress_bar(total=1, desc='compiling the source', disable=not progress) as bar:
+        with eval_mode(model): z = model.prompt(x)
+        with autocast(z.device, dtype): logits = model.source(z.requires_grad_())
+        logits.float().sum().backward()
+        bar.update()
+
+def _taken(how): # for one who asked for auto
+    rates = ', '.join(f'{name} {rate:.0f}' for name, rate in how.images_per_second.items())
+    return f'precision {how.precision} (images per second: {rates})'
 
 # %% ../nbs/40_train.ipynb #0e7aefc5
 class Diverged(FloatingPointError):
@@ -646,6 +658,8 @@ def fit(
     precision: str = 'fp32', # of the training steps: fp32, bf16, fp16, or auto, the fastest here
     eval_precision: str = 'fp32', # of what is counted and tested: fp32, bf16 or fp16
     layout: str = 'auto', # of the source: loaded (as it is), folded, channels_last, or auto, the fastest here
+    compile: str | None = None, # the source, for a GPU: default, or graphs (CUDA graphs); None: not
+    tf32: bool | None = None, # whether a GPU may compute in TF32 instead of single precision; None: as torch is set
     keep: str = 'selected', # what the model holds in the end: the best on validation (0 is one pass), or the last epoch
     progress: bool = True, # show a bar, or in a file or pipe a line per epoch
     callback: Callable[[dict, Reprogrammed], None] | None = None, # called after each epoch with its row of the log
@@ -663,6 +677,7 @@ def fit(
     _check_fit(model, task, progress=progress, callback=callback, **settings)
     task = _placed(model, task, usable_device(device))
     if not epochs: layout = 'loaded' # a pass is not worth the copy
-    with engine(model, _input(model, task, seed), precision, layout) as how:
+    with engine(model, _input(model, task, seed), precision, layout, compile, tf32) as how:
+        if compile: _warmed(model, task, batch_size, how.dtype, progress)
         if progress and precision == 'auto': print(_taken(how), file=sys.stderr)
         return _epochs(model, task, settings, progress, callback, how)
