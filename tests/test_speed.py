@@ -261,3 +261,8 @@ def test_a_gpu_trains_alike(settings):
     here, there = vr.fit(model(vr.ILM), task, **quick), vr.fit(model(vr.ILM), task, **quick | dict(device='cuda') | settings)
     assert there.losses[0] == pytest.approx(here.losses[0], rel=.05) and there.engine['device'].startswith('cuda')
     assert there.losses == vr.fit(model(vr.ILM), task, **quick | dict(device='cuda') | settings).losses
+
+def test_an_autocast_around_is_respected():
+    m, task = model(vr.OneToOne), vr.make_task('t', data())
+    with torch.autocast('cpu', torch.bfloat16): around = vr.evaluate(m, task.test).loss
+    assert around == vr.evaluate(m, task.test, precision='bf16').loss != vr.evaluate(m, task.test).loss

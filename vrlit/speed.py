@@ -9,7 +9,7 @@ __all__ = ['LAYOUTS', 'PRECISIONS', 'COMPILED', 'folded', 'pass_seconds', 'autoc
 # %% ../nbs/42_speed.ipynb #3d97df0b
 import copy, ctypes, time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -102,7 +102,7 @@ def autocast(
     dtype: torch.dtype | None, # None: as it is
 ) -> Any: # a context
     "Within, what gains from half precision computes in it."
-    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 # %% ../nbs/42_speed.ipynb #61403b23
 LAYOUTS = 'auto', 'loaded', 'folded', 'channels_last'
