@@ -214,6 +214,8 @@ def test_every_argument_of_fit_is_an_option():
         if p.kind is not p.KEYWORD_ONLY or name == 'callback': continue
         default = options[name].default
         assert parsed.get(name, lambda v: v)(default) == p.default, name
+    from vrlit.speed import COMPUTING, Computing
+    assert Computing.__annotations__.keys() == COMPUTING.keys() and {name: options[name].default for name in COMPUTING} == COMPUTING
 
 def test_demo_of_a_large_task(tmp_path):
     "1,000 images for training, 200 for validation, 500 for the test, the same ones for the same seed"

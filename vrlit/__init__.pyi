@@ -181,8 +181,10 @@ from .sources import read_texts as read_texts
 from .sources import read_weights as read_weights
 from .sources import text_encoder as text_encoder
 from .sources import weights_sha256 as weights_sha256
+from .speed import Computing as Computing
 from .speed import Engine as Engine
 from .speed import autocast as autocast
+from .speed import check_computing as check_computing
 from .speed import engine as engine
 from .speed import fastest_precision as fastest_precision
 from .speed import folded as folded

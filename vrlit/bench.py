@@ -197,6 +197,7 @@ def bench_speed(
     if device.type == 'cuda': setup['gpu'] = torch.cuda.get_device_name(device)
     return Speed(setup, jobs.seconds, jobs.first_loss)
 
+# %% ../nbs/42z_bench.ipynb #b12f42d1
 def _noise_task(n, side, K) -> Task:
     g = torch.Generator().manual_seed(0)
     x, y = torch.randint(256, (n, 3, side, side), generator=g, dtype=torch.uint8), torch.arange(n) % K

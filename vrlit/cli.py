@@ -289,6 +289,20 @@ def _options(module: str, function: str, *without: str) -> dict[str, inspect.Par
         found[arg.arg] = _option(arg.arg, ast.unparse(arg.annotation), ast.literal_eval(default), comment)
     return found
 
+def _fields(module: str, kind: str, values: str) -> dict[str, inspect.Parameter]:
+    "The same of a TypedDict, and the dict of that kind which holds the defaults"
+    spec: Any = find_spec(module)
+    text = Path(spec.origin).read_text(encoding='utf-8')
+    lines, body = text.splitlines(), ast.parse(text).body
+    named: dict[str, Any] = {}
+    for n in body:
+        if isinstance(n, ast.ClassDef): named[n.name] = n
+        elif isinstance(n, ast.Assign): named[ast.unparse(n.targets[0])] = n.value
+    default = {k.arg: ast.literal_eval(k.value) for k in named[values].keywords}
+    comment = lambda n: lines[n.lineno - 1].partition(' # ')[2]
+    fields = {ast.unparse(n.target): n for n in named[kind].body if isinstance(n, ast.AnnAssign)}
+    return {k: _option(k, ast.unparse(n.annotation), default[k], comment(n)) for k, n in fields.items()}
+
 def _option(name, annotation, default, comment):
     kind, told = KINDS[annotation]
     text, _, none = re.sub(r',? ?\(?see `\w+`\)?', '', comment).replace('`', '').partition('; None: ')
@@ -297,6 +311,7 @@ def _option(name, annotation, default, comment):
     option = Annotated[kind, typer.Option(**told)] # type: ignore[valid-type]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=option, default=default)
 
+# %% ../nbs/49_cli.ipynb #9828cdbc
 def _with_options(*sets: dict[str, inspect.Parameter]) -> Callable:
     "Decorates a command: its **settings become these options"
     def change(command):
@@ -311,7 +326,7 @@ def _with_options(*sets: dict[str, inspect.Parameter]) -> Callable:
 
 # %% ../nbs/49_cli.ipynb #1610be58
 DATA = _options('vrlit.loaders', 'load_task', 'seed', 'cache', 'memory')
-FIT = _options('vrlit.train', 'fit', 'callback')
+FIT = _options('vrlit.train', 'fit', 'callback') | _fields('vrlit.speed', 'Computing', 'COMPUTING')
 Weights = Annotated[str | None, typer.Option(help='A file of weights, or a tag of the library.',
                                              show_default="the library's")]
 

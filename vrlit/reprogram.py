@@ -127,8 +127,7 @@ class Reprogrammed(nn.Module):
 
     def adapter(self) -> dict[str, Tensor]:
         "A copy of the state of prompt and mapping: all that is not the source, and all that needs to be kept."
-        return {k: v.detach().clone(memory_format=torch.contiguous_format) # whatever layout it is trained in
-                for k, v in self.state_dict().items() if not k.startswith('source.')}
+        return _copied({k: v for k, v in self.state_dict().items() if not k.startswith('source.')})
 
     def load_adapter(self, state: dict[str, Tensor]) -> 'Reprogrammed':
         "Puts back what `adapter` gave. `ValueError` if it does not fit this model."
@@ -142,6 +141,9 @@ def _check_parts_of(prompt, source, mapping):
     for name, part in dict(prompt=prompt, source=source, mapping=mapping).items(): _check_module(name, part)
     if isinstance(prompt, Frozen) and not isinstance(source, Frozen):
         raise TypeError("prompt: expected a prompt, source: expected a source; got them in each other's place")
+
+def _copied(state): # in rows, whatever layout it is trained in
+    return {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in state.items()}
 
 def _load_adapter(model, state):
     own = model.adapter()

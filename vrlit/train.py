@@ -16,7 +16,7 @@ from functools import partial
 from html import escape
 from numbers import Real
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from .augment import augmentation
 from .checks import check_choice, check_flag, check_number, check_seed, check_type, check_whole, what_came
 from .pixels import Pixels
 from .reprogram import Reprogrammed
-from .speed import COMPILED, LAYOUTS, PRECISIONS, autocast, engine, kept_memory
+from .speed import COMPUTING, PRECISIONS, Computing, autocast, check_computing, engine, kept_memory
 from .tasks import Split, Task, batches, fits_memory, progress_bar, shows_bars
 
 # %% ../nbs/40_train.ipynb #99f5ca4c
@@ -432,11 +432,6 @@ def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, momentu
     if check_number('map_memory', settings['map_memory'], 0, 1): _check_memory(model.mapping)
     if check_number('momentum', momentum, 0, 1) == 1: raise ValueError('momentum: expected a number below 1, got 1')
     check_choice('keep', keep, ('selected', 'last'))
-    check_choice('precision', settings['precision'], ('auto', *PRECISIONS))
-    check_choice('eval_precision', settings['eval_precision'], PRECISIONS)
-    check_choice('layout', settings['layout'], LAYOUTS)
-    if settings['compile'] is not None: check_choice('compile', settings['compile'], COMPILED)
-    if settings['tf32'] is not None: check_flag('tf32', settings['tf32'])
     check_seed(seed)
     if flip is not None: check_flag('flip', flip)
     for what in ('shuffle', 'map_augmented', 'map_training', 'map_fast', 'progress'): check_flag(what, settings[what])
@@ -626,6 +621,18 @@ def _epochs(model, task, settings, progress, callback, how):
     model.load_adapter(held[s.keep]).eval()
     return result
 
+# %% ../nbs/40_train.ipynb #96f24882
+def _checked_fit(model, task, progress, callback, how, **own):
+    "`fit`, once its arguments are looked at"
+    settings = own | check_computing(how)
+    _check_fit(model, task, progress=progress, callback=callback, **settings)
+    task, ways = _placed(model, task, usable_device(own['device'])), {k: settings[k] for k in COMPUTING}
+    if not own['epochs']: ways['layout'] = 'loaded' # a pass is not worth the copy
+    with engine(model, _input(model, task, own['seed']), **ways) as taken:
+        if taken.compile: _warmed(model, task, own['batch_size'], taken.dtype, progress)
+        if progress and settings['precision'] == 'auto': print(_taken(taken), file=sys.stderr)
+        return _epochs(model, task, settings, progress, callback, taken)
+
 # %% ../nbs/40_train.ipynb #70d229ea
 def fit(
     model: Reprogrammed, # trained in place
@@ -655,29 +662,14 @@ def fit(
     map_memory: float = 0., # share of the earlier statistics that stays beside new ones: a running estimate; 0: none
     seed: int = 0, # of all that is drawn
     device: torch.device | str | None = None, # such as cpu or cuda:0; None: a CUDA device if there is one
-    precision: str = 'fp32', # of the training steps: fp32, bf16, fp16, or auto, the fastest here
-    eval_precision: str = 'fp32', # of what is counted and tested: fp32, bf16 or fp16
-    layout: str = 'auto', # of the source: loaded (as it is), folded, channels_last, or auto, the fastest here
-    compile: str | None = None, # the source, for a GPU: default, or graphs (CUDA graphs); None: not
-    tf32: bool | None = None, # whether a GPU may compute in TF32 instead of single precision; None: as torch is set
     keep: str = 'selected', # what the model holds in the end: the best on validation (0 is one pass), or the last epoch
     progress: bool = True, # show a bar, or in a file or pipe a line per epoch
     callback: Callable[[dict, Reprogrammed], None] | None = None, # called after each epoch with its row of the log
+    **how: Unpack[Computing], # precision, eval_precision, layout, compile, tf32, see `Computing`
 ) -> Result:
     """Train prompt and mapping of `model` on `task`; the source stays as it is.
 
-    It computes with a copy of the source that is the same to float tolerance and faster, unless layout='loaded'; what
-    was taken is the result's `engine`.
-
     The log begins with a row before the first step, epoch 0: the mapping of one pass, which training has to beat.
-    An interrupt (Ctrl-C, a stop button) after the first epoch warns, and the last finished epoch is the last.
-    `Diverged` (a `FloatingPointError`), with the result so far, if the loss is no number any more. `ValueError` for a
-    wrong argument or parts that do not fit, `TypeError` for something else in the place of a model or a task."""
-    settings = {k: v for k, v in locals().items() if k not in ('model', 'task', 'progress', 'callback')}
-    _check_fit(model, task, progress=progress, callback=callback, **settings)
-    task = _placed(model, task, usable_device(device))
-    if not epochs: layout = 'loaded' # a pass is not worth the copy
-    with engine(model, _input(model, task, seed), precision, layout, compile, tf32) as how:
-        if compile: _warmed(model, task, batch_size, how.dtype, progress)
-        if progress and precision == 'auto': print(_taken(how), file=sys.stderr)
-        return _epochs(model, task, settings, progress, callback, how)
+    An interrupt after the first epoch warns, and the last finished epoch is the last. `Diverged`, with the result so
+    far, if the loss is no number any more. `ValueError` for a wrong argument, `TypeError` for another kind of thing."""
+    return _checked_fit(**locals())
