@@ -266,3 +266,6 @@ def test_an_autocast_around_is_respected():
     m, task = model(vr.OneToOne), vr.make_task('t', data())
     with torch.autocast('cpu', torch.bfloat16): around = vr.evaluate(m, task.test).loss
     assert around == vr.evaluate(m, task.test, precision='bf16').loss != vr.evaluate(m, task.test).loss
+
+def test_a_name_that_fit_does_not_know():
+    with pytest.raises(TypeError, match=r"fit\(\) got an unexpected keyword argument 'epoch'"): vr.fit(model(vr.ILM), vr.make_task('t', data()), epoch=3)

@@ -193,8 +193,8 @@ class Pixels(nn.Module):
     """`r(x)`: a batch of images as floats in [0, 1], at the size at which a prompt works. `normalise` makes the
     source's input of it.
 
-    Its dtype is that of `mean`, which moves with the prompt that holds it. Its size is the one that `fit` crops
-    augmented images to."""
+    Its dtype is that of `mean`, which moves with the prompt that holds it. A prompt that has one as `r` sees its images
+    through it alone: `fit` crops augmented images to its size, and resizes others beforehand, once."""
     mean: Tensor # [C, 1, 1]
     std: Tensor # [C, 1, 1]
 
