@@ -42,9 +42,14 @@ def test_recipes_are_arguments_of_fit():
     for name, prompt in vr.list_prompts().items():
         if name == 'Resized': continue # nothing of it is trained
         kinds = {k.split('-')[0] for k in prompt.recipes}
-        assert kinds == {'paper', 'clean'} or kinds == {'clean'} and name == 'AffineColor', name # of that paper no settings are known
+        assert kinds - {'fast'} == {'paper', 'clean'} or kinds == {'clean'} and name == 'AffineColor', name # of that paper no settings are known
         for recipe in prompt.recipes.values(): inspect.signature(vr.fit).bind(None, None, **recipe)
-    for name in 'paper-resnet', 'clean-resnet':
+        for backbone in {k.split('-')[1] for k in prompt.recipes if k.startswith('paper')}:
+            paper, fast = (prompt.recipes.get(f'{kind}-{backbone}', {}) for kind in ('paper', 'fast'))
+            assert bool(fast) == (paper['optimizer'] == 'adam')
+            assert not fast or (10 * fast['epochs'], 4 * fast['batch_size']) == (paper['epochs'], paper['batch_size'])
+    assert vr.SMM.recipes['fast-vit']['lr'] == {k: 3 * v for k, v in vr.SMM.recipes['paper-vit']['lr'].items()}
+    for name in 'paper-resnet', 'clean-resnet', 'fast-resnet':
         m = model(vr.ILM)
         assert len(vr.fit(m, vr.make_task('t', data()), **m.prompt.recipes[name] | quick).log) == 3
 

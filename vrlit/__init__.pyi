@@ -140,7 +140,7 @@ from .prompts.smm import enlarge as enlarge
 from .prompts.smm import mask_generator as mask_generator
 from .prompts.watermark import Patch as Patch
 from .prompts.watermark import Watermark as Watermark
-from .recipes import paper_and_clean as paper_and_clean
+from .recipes import paper_clean_fast as paper_clean_fast
 from .reports import Report as Report
 from .reports import calibration as calibration
 from .reports import draw_confusion as draw_confusion

@@ -8,10 +8,12 @@ __all__ = ['Augment', 'TrivialAugment', 'ResizedCrop', 'augmentation']
 # %% ../nbs/04_augment.ipynb #d9d1d100
 import functools, re
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 # %% ../nbs/04_augment.ipynb #01afc48a
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import check_choice, check_flag, check_type, check_whole
@@ -53,30 +55,123 @@ def _within(x, mode):
     return x.clamp(0, 1) if mode == 'bicubic' and x.is_floating_point() else x
 
 # %% ../nbs/04_augment.ipynb #ab7b878c
+def _moved(x, *theta):
+    "Each pixel from another place, in pixels from the middle: (a x + b y + c, d x + e y + f), numbers or one an image"
+    B, _, H, W = x.shape
+    a, b, c, d, e, f = (torch.as_tensor(v, dtype=torch.float32, device=x.device).view(-1, 1, 1) for v in theta)
+    ys, xs = (torch.linspace(.5 - n / 2, n / 2 - .5, n, device=x.device) for n in (H, W))
+    u, v = W / 2, H / 2 # which `grid_sample` calls 1
+    grid = torch.empty(B, H, W, 2, device=x.device)
+    grid[..., 0].copy_(a / u * xs + (b / u * ys[:, None] + c / u))
+    grid[..., 1].copy_(d / v * xs + (e / v * ys[:, None] + f / v))
+    return F.grid_sample(x.float(), grid, 'nearest', align_corners=False).to(x.dtype)
+
+def _turned(x, m): # by m degrees
+    angle = m.double().deg2rad()
+    return _moved(x, angle.cos(), -angle.sin(), 0, angle.sin(), angle.cos(), 0)
+
+def _white(x): return 1 if x.is_floating_point() else 255
+
+def _away(x, other, m):
+    "Away from `other` by the share m, or towards it"
+    return x.float().mul(1 + m).addcmul_(other.float(), -m).clamp_(0, _white(x)).to(x.dtype)
+
+def _sharper(x, m):
+    "Away from a blurred image, but for its border"
+    if min(x.shape[2:]) < 3: return x
+    y = x.to(torch.float32, copy=True)
+    inner = y[:, :, 1:-1, 1:-1]
+    blurred = (9 * F.avg_pool2d(y, 3, 1) + 4 * inner) / 13 # ones around a five
+    inner.addcmul_(inner - (blurred if x.is_floating_point() else blurred.round()), m)
+    return y.clamp_(0, _white(x)).to(x.dtype)
+
+def _coarser(x, m): # m bits stay
+    if x.dtype == torch.uint8: return x & (256 - 2 ** (8 - m)).to(torch.uint8)
+    return (x * 2 ** m).floor().clamp(max=2 ** m - 1) / 2 ** m
+
+def _solarized(x, m): return torch.where(x >= _white(x) * m, _white(x) - x, x) # bright to dark
+
+# %% ../nbs/04_augment.ipynb #4a13f38c
+@functools.cache
+def _changes() -> list[tuple[Tensor | None, bool, Callable[[Tensor, Tensor], Tensor]]]:
+    "torchvision's, in its order: the strengths m, whether a sign is drawn as well, and the change of x [b, C, H, W]"
+    from torchvision.transforms.v2.functional import autocontrast, equalize, rgb_to_grayscale as gray
+    share, pixels = torch.linspace(0, .99, 31), torch.linspace(0, 32, 31)
+    return [(None, False, lambda x, m: x),
+            (share, True, lambda x, m: _moved(x, 1, m, m * x.shape[2] / 2, 0, 1, 0)), # sheared
+            (share, True, lambda x, m: _moved(x, 1, 0, 0, m, 1, m * x.shape[3] / 2)),
+            (pixels, True, lambda x, m: _moved(x, 1, 0, -m.trunc(), 0, 1, 0)), # moved
+            (pixels, True, lambda x, m: _moved(x, 1, 0, 0, 0, 1, -m.trunc())),
+            (torch.linspace(0, 135, 31), True, _turned),
+            (share, True, lambda x, m: _away(x, torch.zeros_like(x), m)), # brighter or darker
+            (share, True, lambda x, m: x if x.shape[1] == 1 else _away(x, gray(x), m)), # colours
+            (share, True, lambda x, m: _away(x, gray(x).float().mean((1, 2, 3), keepdim=True), m)), # contrast
+            (share, True, _sharper),
+            ((8 - torch.arange(31) / 5).round(), False, _coarser),
+            (torch.linspace(1, 0, 31), False, _solarized),
+            (None, False, lambda x, m: autocontrast(x)),
+            (None, False, lambda x, m: equalize(x))]
+
+@contextmanager
+def _drawing(generator):
+    "Within, all that torch draws comes from `generator`; the global one is put back"
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        yield
+
+def _drawn_change() -> tuple[int, float]: # which, and m: torchvision's draws
+    which = int(torch.randint(len(_changes()), ()))
+    strengths, signed, _ = _changes()[which]
+    if strengths is None: return which, 0.
+    m = float(strengths[int(torch.randint(len(strengths), ()))])
+    return which, -m if signed and torch.rand(()) <= .5 else m
+
+# %% ../nbs/04_augment.ipynb #8ac1c612
 class TrivialAugment:
     """One random change of random strength for each image of a batch.
 
-    torchvision's `TrivialAugmentWide` (Müller and Hutter, ICCV 2021)."""
+    torchvision's `TrivialAugmentWide` (Müller and Hutter, ICCV 2021), from the same draws."""
     def __call__(self,
         x: Tensor, # [B, C, H, W], uint8 or float; it is not changed
         generator: torch.Generator | None = None, # a CPU generator: the same changes on every device
     ) -> Tensor: # [B, C, H, W], same dtype
         "An augmented batch."
-        from torchvision.transforms.v2 import TrivialAugmentWide
-        return _image_by_image(TrivialAugmentWide(), x, generator)
+        with _drawing(generator): which, m = torch.tensor([_drawn_change() for _ in range(len(x))]).T
+        order = which.argsort(stable=True)
+        there, back = torch.stack([order, order.argsort()]).to(x.device)
+        n, m = which.long().bincount(minlength=len(_changes())).tolist(), m[order].view(-1, 1, 1, 1).to(x.device)
+        parts = zip(_changes(), x[there].split(n), m.split(n))
+        return torch.cat([change(some, strength) for (*_, change), some, strength in parts if len(some)])[back]
 
-def _image_by_image(change, x, generator):
-    "torchvision's random change of each image, drawn from `generator`; the global one is put back"
-    with torch.random.fork_rng([]):
-        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        return torch.stack([change(image) for image in x])
+# %% ../nbs/04_augment.ipynb #9cfbb4af
+def _drawn_part(x, flip): # (top, left, height, width, mirrored): torchvision's draws
+    from torchvision.transforms import RandomResizedCrop
+    return *RandomResizedCrop.get_params(x[0], [.08, 1.], [3 / 4, 4 / 3]), bool(torch.rand(()) < .5 * flip)
+
+def _part(image, top, left, height, width, size, mode): # [C, H, W] -> [C, size, size]
+    from torchvision.transforms.v2 import InterpolationMode, functional
+    return functional.resized_crop(image, top, left, height, width, [size, size], InterpolationMode(mode))
+
+def _parts(x, boxes, size, mode): # [B, C, H, W], [B, 4] -> [B, C, size, size]
+    top, left, height, width = boxes.to(x.device).T.view(4, -1, 1, 1)
+    W_y, W_x = _weights(x.shape[2], top, height, size, mode), _weights(x.shape[3], left, width, size, mode)
+    whole = (lambda y: y) if x.is_floating_point() else (lambda y: y.round().clamp(0, 255)) # bytes after either
+    return whole(W_y[:, None] @ whole(x.float() @ W_x[:, None].mT)).to(x.dtype)
+
+def _weights(n, start, length, size, mode):
+    "Of n pixels in each of `size`, those from `start` on [B, 1, 1]; antialiased: [B, size, n]"
+    f, r = FILTERS[mode][0], length / size
+    at, pixel = (torch.arange(k, device=start.device) + .5 for k in (size, n))
+    w = f((pixel - start - at[:, None] * r).abs() / r.clamp(min=1))
+    w = w * ((start < pixel) & (pixel < start + length))
+    return w / w.sum(2, keepdim=True)
 
 # %% ../nbs/04_augment.ipynb #53a37e7e
 @dataclass
 class ResizedCrop:
     """A random part of each image of a batch, resized, mirrored or not, as AttrVR (Cai et al., ICLR 2025) trains.
 
-    torchvision's `RandomResizedCrop`."""
+    torchvision's `RandomResizedCrop`, from the same draws."""
     size: int # of the result
     flip: bool = True # mirror half of the images, drawn at random; wrong for digits and signs
     mode: str = 'bicubic' # or 'bilinear': the filter
@@ -91,10 +186,12 @@ class ResizedCrop:
         generator: torch.Generator | None = None, # a CPU generator: the same parts on every device
     ) -> Tensor: # [B, C, size, size], same dtype
         "An augmented batch."
-        from torchvision.transforms.v2 import Compose, InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
-        crop = RandomResizedCrop(self.size, interpolation=InterpolationMode(self.mode))
-        y = _image_by_image(Compose([crop, RandomHorizontalFlip(.5 * self.flip)]), x, generator)
-        return _within(y, self.mode)
+        with _drawing(generator): drawn = [_drawn_part(x, self.flip) for _ in range(len(x))]
+        if x.device.type == 'cpu':
+            y = torch.stack([_part(image, *box, self.size, self.mode) for image, (*box, _) in zip(x, drawn)])
+        else: y = _parts(x, torch.tensor([box for *box, _ in drawn]), self.size, self.mode)
+        mirrored = torch.tensor([flip for *_, flip in drawn]).view(-1, 1, 1, 1).to(x.device)
+        return _within(torch.where(mirrored, y.flip(-1), y), self.mode)
 
 # %% ../nbs/04_augment.ipynb #7bbab5c5
 def augmentation(

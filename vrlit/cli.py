@@ -349,7 +349,7 @@ def train_(
     out: Annotated[Path | None, typer.Option(help='The folder to write.',
                                              show_default='runs/TASK-PROMPT-MAPPING-SEED')] = None,
     overwrite: Annotated[bool, typer.Option('--overwrite', help='Replace that folder if it is there.')] = False,
-    recipe: Annotated[str | None, typer.Option(help='A recipe of the prompt, such as paper-resnet or clean-resnet: '
+    recipe: Annotated[str | None, typer.Option(help='A recipe of the prompt, such as paper-resnet or fast-resnet: '
                                                     'settings that the options below override.')] = None,
     control: Annotated[Any, typer.Option(parser=_list, metavar='NAMES', show_default='none',
                                          help='Then train likewise on a source with random weights, on constant '

@@ -34,8 +34,8 @@ def unit(
 # %% ../nbs/01_pixels.ipynb #69742715
 FILTERS = dict( # f and its support; PIL's cubic curve has a = -1/2
     bilinear=(lambda t: (1 - t).clip(0), 1),
-    bicubic=(lambda t: np.where(t < 1, (1.5 * t - 2.5) * t * t + 1,
-                                np.where(t < 2, ((-.5 * t + 2.5) * t - 4) * t + 2, 0)), 2))
+    bicubic=(lambda t: ((1.5 * t - 2.5) * t * t + 1) * (t < 1)
+                       + (((-.5 * t + 2.5) * t - 4) * t + 2) * ((1 <= t) & (t < 2)), 2))
 
 @functools.lru_cache # of arrays: a tensor made while a model is traced may be none of this world
 def _taps(n: int, m: int, mode: str) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..checks import check_source, check_whole
 from ..pixels import Pixels
-from ..recipes import paper_and_clean
+from ..recipes import paper_clean_fast
 from ..sources import Source
 
 # %% ../../nbs/16_evp.ipynb #b26776fa
@@ -54,5 +54,5 @@ class EVP(nn.Module):
         return f'{self.r.size} in {H}, {learned:,} of {self.pattern.numel():,} pattern values learn'
 
 # %% ../../nbs/16_evp.ipynb #aeeed656
-EVP.recipes = paper_and_clean(**dict.fromkeys(('clip', 'resnet'), dict(
+EVP.recipes = paper_clean_fast(**dict.fromkeys(('clip', 'resnet'), dict(
     epochs=1000, batch_size=256, optimizer='sgd', lr=70., schedule='cosine-epoch', augment='+0')))

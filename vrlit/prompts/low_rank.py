@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..checks import check_number, check_seed, check_source, check_whole
 from ..pixels import Pixels
-from ..recipes import paper_and_clean
+from ..recipes import paper_clean_fast
 from ..sources import Source
 
 # %% ../../nbs/13_low_rank.ipynb #ca16cbb2
@@ -56,6 +56,6 @@ class LowRank(nn.Module):
         return f'rank {k}, {self.left.numel() + self.right.numel():,} numbers for {C * H * H:,} pattern values'
 
 # %% ../../nbs/13_low_rank.ipynb #2801eaa8
-LowRank.recipes = paper_and_clean(
+LowRank.recipes = paper_clean_fast(
     resnet=dict(epochs=20, batch_size=256, optimizer='sgd', momentum=.9, lr=.02, weight_decay=1e-4,
                 schedule='cosine'))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..checks import check_source, check_whole
 from ..pixels import Pixels
-from ..recipes import paper_and_clean
+from ..recipes import paper_clean_fast
 from ..sources import Source
 
 # %% ../../nbs/10_padding.ipynb #c434f72f
@@ -59,7 +59,7 @@ class Padding(nn.Module):
         return f'{self.inner} in {H}, {C * int(self.mask.sum()):,} of {self.pattern.numel():,} pattern values show'
 
 # %% ../../nbs/10_padding.ipynb #17d90d7b
-Padding.recipes = paper_and_clean(
+Padding.recipes = paper_clean_fast(
     resnet=dict(epochs=200, batch_size=128, optimizer='adam', lr=.01,
                 schedule='multistep', milestones=(.5, .72), gamma=.1),
     clip=dict(epochs=200, batch_size=64, optimizer='sgd', momentum=.9, lr=40., schedule='cosine', # inner=192 on CLIP,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..checks import check_flag, check_number, check_source, check_whole
 from ..pixels import Pixels
 from .padding import margins
-from ..recipes import paper_and_clean
+from ..recipes import paper_clean_fast
 from ..sources import Source
 
 # %% ../../nbs/14_scale.ipynb #14c0de01
@@ -89,7 +89,7 @@ class Scale(_Bounded):
     def extra_repr(self) -> str: return f'{self.inner} times {self.scale.item():.3g} in {self.pattern.shape[-1]}'
 
 # %% ../../nbs/14_scale.ipynb #0fccfbaf
-Scale.recipes = paper_and_clean(
+Scale.recipes = paper_clean_fast(
     resnet=dict(epochs=200, batch_size=128, optimizer='adam', lr=.001,
                 schedule='multistep', milestones=(.5, .72), gamma=.1),
     clip=dict(epochs=200, batch_size=128, optimizer='sgd', momentum=.9, lr=40., schedule='cosine', # normalised=True,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..checks import check_choice, check_flag, check_seed, check_source
 from ..pixels import Pixels
-from ..recipes import paper_and_clean
+from ..recipes import paper_clean_fast
 from ..sources import Source
 
 # %% ../../nbs/12_smm.ipynb #ce43213b
@@ -106,7 +106,7 @@ class SMM(nn.Module):
     def extra_repr(self) -> str: return f'{self.pattern.numel():,} pattern values, patches of {self.patch}'
 
 # %% ../../nbs/12_smm.ipynb #3c796f80
-SMM.recipes = paper_and_clean(
+SMM.recipes = paper_clean_fast(
     resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01,
                 schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+32'),
     vit=dict(epochs=200, batch_size=256, optimizer='adam', lr=dict(pattern=.01, mask_generator=.001), # with layers=6

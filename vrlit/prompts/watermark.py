@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..checks import check_flag, check_number, check_seed, check_source, check_whole
 from ..pixels import Pixels
-from ..recipes import paper_and_clean
+from ..recipes import paper_clean_fast
 from ..sources import Source
 
 # %% ../../nbs/11_watermark.ipynb #c249f28e
@@ -53,7 +53,7 @@ class Watermark(nn.Module):
         return f'border of {self.width} in {H}, {shown:,} of {self.pattern.numel():,} pattern values show'
 
 # %% ../../nbs/11_watermark.ipynb #327c62da
-Watermark.recipes = paper_and_clean(
+Watermark.recipes = paper_clean_fast(
     resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, # as SMM's baselines
                 schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+32'),
     blm=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01,
@@ -85,7 +85,7 @@ class Patch(nn.Module):
     the middle."""
     pattern: nn.Parameter # delta, [C, p, p]
     r: Pixels
-    recipes = paper_and_clean(
+    recipes = paper_clean_fast(
         resnet=dict(epochs=1000, batch_size=128, optimizer='sgd', momentum=.9, lr=40., schedule='cosine', warmup=1000))
 
     def __init__(self,
