@@ -148,9 +148,9 @@ def _drawn_part(x, flip): # (top, left, height, width, mirrored): torchvision's 
     from torchvision.transforms import RandomResizedCrop
     return *RandomResizedCrop.get_params(x[0], [.08, 1.], [3 / 4, 4 / 3]), bool(torch.rand(()) < .5 * flip)
 
-def _part(image, top, left, height, width, size, mode): # [C, H, W] -> [C, size, size]
+def _part(image, box, size, mode): # [C, H, W] -> [C, size, size]
     from torchvision.transforms.v2 import InterpolationMode, functional
-    return functional.resized_crop(image, top, left, height, width, [size, size], InterpolationMode(mode))
+    return functional.resized_crop(image, *box, [size, size], InterpolationMode(mode))
 
 def _parts(x, boxes, size, mode): # [B, C, H, W], [B, 4] -> [B, C, size, size]
     top, left, height, width = boxes.to(x.device).T.view(4, -1, 1, 1)
@@ -188,7 +188,7 @@ class ResizedCrop:
         "An augmented batch."
         with _drawing(generator): drawn = [_drawn_part(x, self.flip) for _ in range(len(x))]
         if x.device.type == 'cpu':
-            y = torch.stack([_part(image, *box, self.size, self.mode) for image, (*box, _) in zip(x, drawn)])
+            y = torch.stack([_part(image, box, self.size, self.mode) for image, (*box, _) in zip(x, drawn)])
         else: y = _parts(x, torch.tensor([box for *box, _ in drawn]), self.size, self.mode)
         mirrored = torch.tensor([flip for *_, flip in drawn]).view(-1, 1, 1, 1).to(x.device)
         return _within(torch.where(mirrored, y.flip(-1), y), self.mode)
