@@ -60,7 +60,7 @@ class Padding(nn.Module):
 
 # %% ../../nbs/10_padding.ipynb #17d90d7b
 Padding.recipes = paper_clean_fast(
-    resnet=dict(epochs=200, batch_size=128, optimizer='adam', lr=.01,
+    resnet=dict(epochs=200, batch_size=128, optimizer='adam', lr=.01, fast_lr=.1,
                 schedule='multistep', milestones=(.5, .72), gamma=.1),
     clip=dict(epochs=200, batch_size=64, optimizer='sgd', momentum=.9, lr=40., schedule='cosine', # inner=192 on CLIP,
               augment='resized-crop')) # as AttrVR and DVP

@@ -107,7 +107,7 @@ class SMM(nn.Module):
 
 # %% ../../nbs/12_smm.ipynb #3c796f80
 SMM.recipes = paper_clean_fast(
-    resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01,
+    resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, fast_lr=.01,
                 schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+32'),
     vit=dict(epochs=200, batch_size=256, optimizer='adam', lr=dict(pattern=.01, mask_generator=.001), # with layers=6
              schedule='multistep', milestones=(.5, .72), gamma=dict(pattern=.1, mask_generator=1.), augment='+32'))

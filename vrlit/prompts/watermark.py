@@ -54,9 +54,9 @@ class Watermark(nn.Module):
 
 # %% ../../nbs/11_watermark.ipynb #327c62da
 Watermark.recipes = paper_clean_fast(
-    resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, # as SMM's baselines
+    resnet=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, fast_lr=.1, # as SMM's baselines
                 schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+32'),
-    blm=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01,
+    blm=dict(epochs=200, batch_size=256, optimizer='adam', lr=.01, fast_lr=.1,
              schedule='multistep', milestones=(.5, .72), gamma=.1, augment='+4'),
     bahng=dict(epochs=1000, batch_size=128, optimizer='sgd', momentum=.9, lr=40., # width=30, init=1;
                schedule='cosine', warmup=1000),
