@@ -70,11 +70,11 @@ def _turned(x, m): # by m degrees
     angle = m.double().deg2rad()
     return _moved(x, angle.cos(), -angle.sin(), 0, angle.sin(), angle.cos(), 0)
 
-def _white(x): return 1 if x.is_floating_point() else 255
+def _lightest(x): return 1 if x.is_floating_point() else 255
 
 def _away(x, other, m):
     "Away from `other` by the share m, or towards it"
-    return x.float().mul(1 + m).addcmul_(other.float(), -m).clamp_(0, _white(x)).to(x.dtype)
+    return x.float().mul(1 + m).addcmul_(other.float(), -m).clamp_(0, _lightest(x)).to(x.dtype)
 
 def _sharper(x, m):
     "Away from a blurred image, but for its border"
@@ -83,13 +83,13 @@ def _sharper(x, m):
     inner = y[:, :, 1:-1, 1:-1]
     blurred = (9 * F.avg_pool2d(y, 3, 1) + 4 * inner) / 13 # ones around a five
     inner.addcmul_(inner - (blurred if x.is_floating_point() else blurred.round()), m)
-    return y.clamp_(0, _white(x)).to(x.dtype)
+    return y.clamp_(0, _lightest(x)).to(x.dtype)
 
 def _coarser(x, m): # m bits stay
     if x.dtype == torch.uint8: return x & (256 - 2 ** (8 - m)).to(torch.uint8)
     return (x * 2 ** m).floor().clamp(max=2 ** m - 1) / 2 ** m
 
-def _solarized(x, m): return torch.where(x >= _white(x) * m, _white(x) - x, x) # bright to dark
+def _solarized(x, m): return torch.where(x >= _lightest(x) * m, _lightest(x) - x, x) # bright to dark
 
 # %% ../nbs/04_augment.ipynb #4a13f38c
 @functools.cache
@@ -154,11 +154,11 @@ def _part(image, box, size, mode): # [C, H, W] -> [C, size, size]
 
 def _parts(x, boxes, size, mode): # [B, C, H, W], [B, 4] -> [B, C, size, size]
     top, left, height, width = boxes.to(x.device).T.view(4, -1, 1, 1)
-    W_y, W_x = _weights(x.shape[2], top, height, size, mode), _weights(x.shape[3], left, width, size, mode)
+    W_y, W_x = _part_weights(x.shape[2], top, height, size, mode), _part_weights(x.shape[3], left, width, size, mode)
     whole = (lambda y: y) if x.is_floating_point() else (lambda y: y.round().clamp(0, 255)) # bytes after either
     return whole(W_y[:, None] @ whole(x.float() @ W_x[:, None].mT)).to(x.dtype)
 
-def _weights(n, start, length, size, mode):
+def _part_weights(n, start, length, size, mode):
     "Of n pixels in each of `size`, those from `start` on [B, 1, 1]; antialiased: [B, size, n]"
     f, r = FILTERS[mode][0], length / size
     at, pixel = (torch.arange(k, device=start.device) + .5 for k in (size, n))
