@@ -65,6 +65,7 @@ def _draw_choices(plt, choices, texts, labels, epochs):
     ax.set(xticks=range(len(shown)), xticklabels=shown, yticks=range(K), yticklabels=labels)
     ax.set(xlabel='epoch', title='template of the chosen text')
     right = ax.secondary_yaxis('right')
-    right.set_yticks(range(K), [texts[s] if len(texts[s]) < 45 else texts[s][:43] + '…' for s in choices[-1].tolist()])
+    short = lambda text: text if len(text) < 45 else text[:43] + '…'
+    right.set_yticks(range(K), [short(texts[s]) for s in choices[-1].tolist()])
     right.tick_params(length=0)
     return fig
