@@ -190,7 +190,7 @@ class ResizedCrop:
         if x.device.type == 'cpu':
             y = torch.stack([_part(image, box, self.size, self.mode) for image, (*box, _) in zip(x, drawn)])
         else: y = _parts(x, torch.tensor([box for *box, _ in drawn]), self.size, self.mode)
-        mirrored = torch.tensor([flip for *_, flip in drawn]).view(-1, 1, 1, 1).to(x.device)
+        mirrored = torch.tensor([flip for *_, flip in drawn], device=x.device).view(-1, 1, 1, 1).to(x.device)
         return _within(torch.where(mirrored, y.flip(-1), y), self.mode)
 
 # %% ../nbs/04_augment.ipynb #7bbab5c5
