@@ -101,3 +101,10 @@ def python():
         if res.returncode: pytest.fail(f'exit {res.returncode}\n{res.stdout[-8000:]}', pytrace=False)
         return res.stdout
     return run
+
+def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='run what takes minutes as well')
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption('--slow'): return
+    for item in items:
+        if item.get_closest_marker('slow'): item.add_marker(pytest.mark.skip(reason='takes minutes: pytest --slow'))

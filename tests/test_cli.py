@@ -66,14 +66,14 @@ def test_help_tells_every_option(tmp_path):
 
 # ---- train, eval, list ----------------------------------------------------------------------------------------------
 
-FILES = 'adapter.safetensors config.json curves.png examples.png labels.json log.csv pattern.png result.json'.split()
+FILES = 'adapter.safetensors checkpoints config.json curves.png examples.png labels.json log.csv pattern.png result.json times.csv'.split()
 FAST = ['--epochs', 2, '--batch-size', 16, '--lr', .1, '--no-progress']
 def read(path): return json.loads(path.read_text())
 
 def test_train_writes_what_eval_reads(folder):
     out, _ = vrlit('train', 'pile', '--prompt', 'Padding(inner=48)', '--mapping', 'RLM', '--seed', 3, '--control', 'random', '--keep', 'last', *FAST, cwd=folder)
     run = folder / 'runs' / 'pile-Padding_inner_48-RLM-3'
-    assert sorted(p.name for p in run.iterdir()) == FILES and 'written to runs' in out
+    assert sorted(p.name for p in run.iterdir()) == sorted([*FILES, 'controls']) and 'written to runs' in out
     config, result, log = read(run / 'config.json'), read(run / 'result.json'), list(csv.DictReader(open(run / 'log.csv')))
     assert list(result['controls']) == ['random'] and 'share' in result and 'control  : test' in out
     assert config['fit']['lr'] == .1 and config['prompt'] == 'Padding(inner=48)' and config['seed'] == config['fit']['seed'] == 3
@@ -214,6 +214,8 @@ def test_every_argument_of_fit_is_an_option():
         if p.kind is not p.KEYWORD_ONLY or name == 'callback': continue
         default = options[name].default
         assert parsed.get(name, lambda v: v)(default) == p.default, name
+    from vrlit.checkpoints import KEEPING, Keeping
+    assert Keeping.__annotations__.keys() == KEEPING.keys() and {name: options[name].default for name in KEEPING} == KEEPING
     from vrlit.speed import COMPUTING, Computing
     assert Computing.__annotations__.keys() == COMPUTING.keys() and {name: options[name].default for name in COMPUTING} == COMPUTING
 

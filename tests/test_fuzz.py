@@ -45,6 +45,9 @@ def doors():
     found = dict(
         fit=(lambda model_, task_, **kw: vr.fit(model_ if model_ is not None else model(), task_, **kw), dict(model_=None, task_=T, **quick | dict(epochs=1), optimizer='sgd', weight_decay=0., momentum=0., schedule='multistep',
              milestones=(.5,), gamma=.1, shuffle=True, augment=None, flip=None, map_augmented=False, map_training=False, map_fast=False, map_every=1, map_memory=0., precision='fp32', eval_precision='fp32', layout='auto', compile=None, tf32=None, seed=0, keep='selected', class_weight=None, label_smoothing=0., clip_grad=None, warmup=0, select='accuracy', callback=None)),
+        fit_into=(lambda out, **kw: vr.fit(model(), T, out=tempfile.mkdtemp() + '/run' if isinstance(out, (str, Path)) else out, **quick | dict(epochs=1) | kw), dict(out='run', resume=False, overwrite=False, save_every=1., on_nan='stop')),
+        Checkpoints=(lambda folder, **kw: vr.Checkpoints(tempfile.mkdtemp() if isinstance(folder, (str, Path)) else folder).write(**kw), dict(folder='there', state=dict(a=x), step=3, last=False)),
+        part_text=(vr.part_text, dict(part=vr.Watermark(F))),
         compare=(lambda **kw: vr.compare(model(), T, **kw), dict(controls='random', **quick | dict(epochs=1))),
         evaluate=(vr.evaluate, dict(model=model(), split=T.test, batch_size=8, precision='fp32')),
         folded=(vr.folded, dict(model=F.model, x=torch.randn(2, 3, 16, 16))),
@@ -58,7 +61,7 @@ def doors():
         make_task=(vr.make_task, dict(name='t', train=(x, y), test=(x, y), labels=list('abcd'), val=.25, seed=0, provenance='here', flip=True)),
         Split=(vr.Split, dict(x=x, y=y)),
         few_shot=(lambda **kw: T.few_shot(**kw), dict(k=1, seed=0)),
-        batches=(lambda **kw: list(vr.batches(**kw)), dict(split=T.train, batch_size=8, drop_last=False)),
+        batches=(lambda **kw: list(vr.batches(**kw)), dict(split=T.train, batch_size=8, drop_last=False, order=torch.arange(5))),
         counting_squares=(vr.counting_squares, dict(n=3, cell=5, seed=0)),
         load_source=(lambda **kw: vr.load_source(**kw), dict(model=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4)), weights=True, size=8, mean=(.5, .5, .5), std=(.5, .5, .5), labels=None)),
         random_source=(lambda **kw: vr.random_source(F, torch.zeros(2, 3, 16, 16), **kw), dict(seed=0)),
@@ -82,6 +85,7 @@ def doors():
         TextSource=(vr.TextSource, dict(clip=vr.load_clip(size=32), texts=TEXTS, labels=None, batch_size=4)),
         load_clip=(vr.load_clip, dict(architecture='miniature', pretrained=None, size=32)),
         class_weights=(vr.class_weights, dict(given='balanced', task=T)),
+        is_saved=(vr.is_saved, dict(folder='nowhere', result=None)),
         save_run=(lambda **kw: vr.save_run(tempfile.mkdtemp() + '/run', **kw), dict(model=model(), task=T, result=None, overwrite=False)),
         load_run=(lambda **kw: vr.load_run(**kw), dict(folder='nowhere', source=None, weights=None, device=None)),
         build_prompt=(vr.build_prompt, dict(text='Padding(inner=4)', source=F, seed=0)),
@@ -280,7 +284,7 @@ def test_runs(folder, d):
     "A run folder that somebody edited"
     run = folder() / 'run'
     shutil.copytree(KEPT_RUN, run)
-    name = d.draw(st.sampled_from(['config.json', 'labels.json', 'result.json', 'adapter.safetensors']))
+    name = d.draw(st.sampled_from(['config.json', 'labels.json', 'result.json', 'adapter.safetensors', 'times.csv']))
     content, told = (run / name).read_bytes(), name
     if name.endswith('.json') and d.draw(st.integers(0, 4)):
         held = at = json.loads(content)
@@ -299,6 +303,14 @@ def test_runs(folder, d):
         vr.predict(loaded, T.test.x[:2], progress=False)
         str(loaded), loaded.labels, loaded.comparison
     survives(used, told)
+
+@examples(100)
+@given(d=st.data())
+def test_checkpoints(folder, d):
+    "A checkpoint whose disk forgets: as it was, or refused"
+    (file := folder() / '000000001.safetensors').write_bytes(d.draw(broken(whole := vr.packed(dict(a=torch.ones(3), b=[1, 'x', None])))))
+    state = survives(lambda: vr.unpacked(file), 'a checkpoint')
+    assert state is None or file.read_bytes() == whole or (torch.equal(state['a'], torch.ones(3)) and state['b'] == [1, 'x', None])
 
 KEPT_RUN = Path(tempfile.mkdtemp()) / 'run'
 vr.save_run(KEPT_RUN, model(), T, vr.fit(model(), T, **quick))

@@ -29,10 +29,14 @@ def test_two_trainings_into_one_folder(folder):
     assert sorted(p.name for p in (folder / 'run').iterdir()) == FILES and not list(folder.glob('.run*'))
     vrlit('train', 'pile', *FAST, '--out', 'run', '--overwrite', cwd=folder) # and afterwards it is free
 
-def test_a_killed_training_owns_nothing(folder):
+def test_a_killed_training_owns_nothing_but_its_checkpoints(folder):
     job = started(folder, '--out', 'run')
     job.kill(); job.wait()
-    vrlit('train', 'pile', *FAST, '--out', 'run', cwd=folder)
+    _, err = vrlit('train', 'pile', *FAST, '--out', 'run', cwd=folder, code=2)
+    assert 'run holds a training that was stopped; --resume goes on with it; --overwrite replaces it' in err
+    _, err = vrlit('train', 'pile', *FAST, '--out', 'run', '--resume', cwd=folder, code=2)
+    assert 'it is of another training: epochs 10000, here 2' in err
+    vrlit('train', 'pile', *FAST, '--out', 'run', '--overwrite', cwd=folder)
 
 @root_only
 def test_a_folder_that_cannot_be_written_is_known_before_the_training(folder):

@@ -55,7 +55,7 @@ def imports():
 FLOORS = '''checks
 pixels recipes reprogram
 speed sources augment
-tasks
+tasks checkpoints
 loaders prompts
 mappings
 clip

@@ -208,7 +208,7 @@ class Kind(str, enum.Enum):
 # %% ../nbs/49_cli.ipynb #f5f6b2cd
 def _arguments(cls) -> str:
     "'(inner=None)': what can be said of a prompt or mapping; the rest is known"
-    from vrlit.runs import GIVEN
+    from vrlit.checkpoints import GIVEN
     said = [k if p.default is p.empty else f'{k}={p.default!r}'
             for k, p in inspect.signature(cls).parameters.items() if k not in GIVEN]
     return f'({", ".join(said)})' if said else ''
@@ -272,7 +272,8 @@ KINDS: dict[str, tuple[Any, dict]] = { # for an annotation, the option's type, a
     'tuple[float, ...]': (Any, dict(parser=_shares, metavar='SHARES')),
     'str | list[float] | None': (Any, dict(parser=_weights, metavar='balanced|NUMBERS')),
     'tuple[str, str] | None': (Any, dict(parser=_list, metavar='IMAGE,LABEL')),
-    'str | Path': (Path, {}), 'str | Callable | None': (str | None, {}), 'torch.device | str | None': (str | None, {})}
+    'str | Path': (Path, {}), 'str | Path | None': (Path | None, {}),
+    'str | Callable | None': (str | None, {}), 'torch.device | str | None': (str | None, {})}
 
 # %% ../nbs/49_cli.ipynb #c11de002
 def _options(module: str, function: str, *without: str) -> dict[str, inspect.Parameter]:
@@ -327,6 +328,7 @@ def _with_options(*sets: dict[str, inspect.Parameter]) -> Callable:
 # %% ../nbs/49_cli.ipynb #1610be58
 DATA = _options('vrlit.loaders', 'load_task', 'seed', 'cache', 'memory')
 FIT = _options('vrlit.train', 'fit', 'callback') | _fields('vrlit.speed', 'Computing', 'COMPUTING')
+FIT |= _fields('vrlit.checkpoints', 'Keeping', 'KEEPING')
 Weights = Annotated[str | None, typer.Option(help='A file of weights, or a tag of the library.',
                                              show_default="the library's")]
 
@@ -360,16 +362,16 @@ def train_(
 ):
     """Train one model, and write a folder with all that is needed to use it, to look at it and to make it again.
 
-    An interrupt ends the training early and still writes the folder, with the epochs that were finished; so does a loss
-    that is no number any more."""
+    Checkpoints are in that folder from the start: with --resume the same command goes on where it was, also after a
+    kill. An interrupt, or a loss that is no number, still writes the rest, with the epochs that were finished."""
     with _errors() as stop, _lasting_streams():
         words = dict(task=task, source=source, weights=weights, texts=texts, prompt=prompt, mapping=mapping)
         said = {k for k in settings if getattr(ctx.get_parameter_source(k), 'name', '') == 'COMMANDLINE'}
         how = dict(progress=progress and not quiet, callback=None if progress or quiet else _print_row)
         out = out or Path('runs') / '-'.join(map(_slug, (task, prompt, mapping, str(settings['seed']))))
-        with vr.claimed_folder(out.expanduser(), overwrite, '--overwrite'):
+        with vr.claimed_folder(out.expanduser(), overwrite, '--overwrite', settings['resume']):
             made = _prepared(words, settings, said, recipe)
-            _train_and_save(stop, made, control, how, out, overwrite, quiet)
+            _train_and_save(stop, made, control, how | dict(out=out, overwrite=overwrite), quiet)
 
 # %% ../nbs/49_cli.ipynb #276d7ae9
 class _Lasting:
@@ -407,16 +409,20 @@ def _prepared(words, settings, said, recipe):
     asked = {k: settings[k] for k in FIT if k in settings}
     return model, task, config, asked | {k: v for k, v in _recipe(model.prompt, recipe).items() if k not in said}
 
-def _train_and_save(stop, made, control, how, out, overwrite, quiet):
+def _train_and_save(stop, made, control, how, quiet):
     model, task, config, settings = made
+    out = how['out']
     say = (lambda text: None) if quiet else typer.echo
     say(f'{model.source}\n{task}\n{model}')
     done, failed = _compared(model, task, control, settings | how)
+    if vr.is_saved(out, done): return say(f'{done}\nfinished already, nothing is written: {out}{os.sep}')
     stop.saving = True
-    vr.save_run(out, model, task, done, overwrite=overwrite, config=config)
+    vr.save_run(out, model, task, done, overwrite=how['overwrite'], config=config)
     say(f'{done}\nwritten to {out}{os.sep}')
     if failed: raise failed
-    if done.interrupted: raise KeyboardInterrupt
+    if not done.interrupted: return None
+    say('the same command with --resume goes on')
+    raise KeyboardInterrupt
 
 def _print_row(row, _): typer.echo(vr.row_text(row))
 

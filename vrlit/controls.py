@@ -10,11 +10,13 @@ import copy, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .checkpoints import KEEPING
 from .checks import check_seed, check_type
 from .reprogram import Reprogrammed
 from .tasks import Split
@@ -128,7 +130,7 @@ def compare(
     *,
     progress: bool = True, # show bars
     callback: Any = None, # of `fit`, for the model itself
-    **settings, # of `fit`, for all trainings
+    **settings, # of `fit`, for all trainings; a control's folder is in that of the model, `out`
 ) -> Comparison:
     """Train `model` with these settings, then a copy from the same start for each control.
 
@@ -140,8 +142,10 @@ def compare(
     initial = model.adapter()
     done = Comparison(fit(model, task, progress=progress, callback=callback, **settings))
     done.interrupted = done.result.interrupted
+    keeping: Any = {k: v for k, v in settings.items() if k in KEEPING}
     for name in () if done.interrupted else names:
-        try: control = _control(model, initial, task, name, done.result.settings, progress)
+        if keeping.get('out'): keeping['out'] = Path(settings['out']).expanduser() / 'controls' / name
+        try: control = _control(model, initial, task, name, done.result.settings | keeping, progress)
         except (FloatingPointError, RuntimeError) as e:
             warnings.warn(f'the control {name!r} was given up: {e}', stacklevel=2)
             continue

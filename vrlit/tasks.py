@@ -400,6 +400,7 @@ def batches(
     batch_size: int,
     *,
     generator: torch.Generator | None = None, # a CPU generator: random order; None: stored order
+    order: Tensor | None = None, # int64 indices, on a CPU: these, in this order, instead
     device: torch.device | str | None = None, # where batches are wanted; None: where the split is
     drop_last: bool = False, # whether a smaller last batch is left out
 ) -> Iterator[tuple[Tensor, Tensor]]: # (x [B, 3, H, W], y int64 [B])
@@ -411,8 +412,12 @@ def batches(
         raise TypeError(f'split: expected a Split, with images and labels, got {what_came(split)}{hint}')
     n, home = len(split), split.y.device
     device = home if device is None else torch.device(device)
-    order = (torch.arange(n) if generator is None else torch.randperm(n, generator=generator)).to(home)
-    if drop_last: order = order[:n - n % batch_size]
+    if order is None: order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
+    elif generator is not None: raise ValueError('order: expected an order or a generator, got both')
+    check_type('order', order, Tensor, 'indices, a tensor')
+    check_type('order', order, Tensor, 'indices, a tensor')
+    if drop_last: order = order[:len(order) - len(order) % batch_size]
+    order = order.to(home)
     sent = device.type == 'cuda' and home.type == 'cpu' # pinned memory is copied while the device computes
     parts = (order[i:i + batch_size] for i in range(0, len(order), batch_size))
     pairs = (tuple(v.pin_memory() if sent else v for v in split[part]) for part in parts)

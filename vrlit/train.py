@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'lr_factor', 'check_milestones', 'make_optimizers', 'Score', 'eval_mode', 'device_of', 'answers',
            'evaluate', 'balanced_accuracy', 'update_mapping', 'Result', 'row_text', 'check_model', 'class_weights',
-           'how_read', 'usable_device', 'Diverged', 'fit']
+           'how_read', 'usable_device', 'Diverged', 'How', 'fit']
 
 # %% ../nbs/40_train.ipynb #e91f4617
 import base64, io, math, random, sys, time, warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
@@ -24,6 +24,8 @@ from torch import Tensor
 
 from .augment import augmentation
 from .checks import check_choice, check_flag, check_number, check_seed, check_type, check_whole, what_came
+from .checkpoints import KEEPING, Checkpoints, Keeping, Stopping, add_rows, check_keeping, claimed_folder, identity
+from .checkpoints import other_training, read_times, versions, whole_folder
 from .pixels import Pixels
 from .reprogram import Reprogrammed
 from .speed import COMPUTING, PRECISIONS, Computing, autocast, check_computing, engine, kept_memory
@@ -228,33 +230,24 @@ def _remap(mapping, stats):
     return int((best(mapping.matrix()) != before).any(0).sum())
 
 # %% ../nbs/40_train.ipynb #0eec5687
-def _epoch(model, split, opts, batch_size, factor, augment, generator, order, advance, stats=None, weight=None,
-           smoothing=0., clipped=(), dtype=None, scaler=None):
-    """One pass over the training data: losses of all steps, training accuracy.
+def _step(model, x, y, opts, stats=None, weight=None, smoothing=0., clipped=(), dtype=None, scaler=None):
+    """A step of gradient descent on a batch: its loss, and how many were right.
 
-    `factor(step, gamma)` scales the learning rates, `stats` takes what passes, and gradients are `clipped`. Prompt and
-    source compute in `dtype`, and `scaler` keeps gradients in its range."""
-    model.train()
+    `stats` takes what passes, and gradients are `clipped`. Prompt and source compute in `dtype`, and `scaler` keeps
+    gradients in its range."""
     scaler = scaler or torch.amp.GradScaler(enabled=False) # which does nothing
-    losses, hits, done = [], 0, 0
-    for step, (x, y) in enumerate(batches(split, batch_size, generator=order, device=device_of(model))):
-        for g in (g for opt in opts for g in opt.param_groups): g['lr'] = g['base'] * factor(step, g['gamma'])
-        if augment: x = augment(x, generator)
-        with autocast(x.device, dtype): logits = model.source(model.prompt(x))
-        if dtype: logits = logits.float()
-        if stats is not None: stats.update(logits.detach(), y)
-        z = model.mapping(logits)
-        loss = F.cross_entropy(z, y, weight, label_smoothing=smoothing)
-        for opt in opts: opt.zero_grad()
-        scaler.scale(loss).backward()
-        for opt in opts if clipped else (): scaler.unscale_(opt)
-        for p, c in clipped: torch.nn.utils.clip_grad_value_(p, c)
-        for opt in opts: scaler.step(opt)
-        scaler.update()
-        losses.append(loss.detach())
-        hits, done = hits + (z.detach().argmax(1) == y).sum(), done + len(y)
-        advance(len(y))
-    return torch.stack(losses).cpu(), float(hits) / done
+    with autocast(x.device, dtype): logits = model.source(model.prompt(x))
+    if dtype: logits = logits.float()
+    if stats is not None: stats.update(logits.detach(), y)
+    z = model.mapping(logits)
+    loss = F.cross_entropy(z, y, weight, label_smoothing=smoothing)
+    for opt in opts: opt.zero_grad()
+    scaler.scale(loss).backward()
+    for opt in opts if clipped else (): scaler.unscale_(opt)
+    for p, c in clipped: torch.nn.utils.clip_grad_value_(p, c)
+    for opt in opts: scaler.step(opt)
+    scaler.update()
+    return loss.detach(), (z.detach().argmax(1) == y).sum()
 
 # %% ../nbs/40_train.ipynb #4c032930
 @contextmanager
@@ -307,6 +300,7 @@ class Result(_Rows):
     engine: dict = field(default_factory=dict) # precision, layout, device and threads that were taken
     interrupted: bool = False # whether somebody stopped it before the last epoch
     diverged: str | None = None # what ended it, if its loss was no number any more
+    backs: list[dict] = field(default_factory=list) # with on_nan='back': where it was no number, and the new rate
     log: list[dict] = field(default_factory=list) # per row: lr, losses, accuracies, re-mapped labels, seconds
     losses: list[float] = field(default_factory=list) # per step
 
@@ -330,6 +324,7 @@ def row_text(
 def _result_text(result):
     stopped = ', interrupted' * result.interrupted + ', then it diverged' * bool(result.diverged)
     seconds = sum(row['seconds'] for row in result.log)
+    stopped += f', {len(result.backs)} times back at half the rate' * bool(result.backs)
     low = f', {precision}' if (precision := result.engine.get('precision', 'fp32')) != 'fp32' else ''
     lines = [f'{result.epochs} epochs{stopped}, seed {result.settings["seed"]}, {seconds:.1f} s{low}']
     for name in 'before', 'last', 'selected', 'test_best':
@@ -499,15 +494,22 @@ def _taken(how): # for one who asked for auto
 
 # %% ../nbs/40_train.ipynb #0e7aefc5
 class Diverged(FloatingPointError):
-    "The loss is no number any more. `result` is that of the epochs before, and the model is what they left."
+    """The loss is no number any more. `result` is that of the epochs before, and the model is what they left.
+
+    It was at `step` of `epoch`, with the learning rate `lr` and the training images `images`."""
     result: Result
+    def __init__(self, told: str, epoch: int = 0, step: int | None = None, lr: float | None = None,
+                 images: list[int] | None = None):
+        super().__init__(told)
+        self.epoch, self.step, self.lr, self.images = epoch, step, lr, images
 
 @contextmanager
 def _stoppable(model, result, held, keep):
-    "An interrupt or a divergence ends the training, as if the last finished epoch had been the last"
+    "An interrupt or a failure ends the training, as if the last finished epoch had been the last"
     try: yield
-    except Diverged as e:
-        e.result, result.diverged = result, str(e)
+    except (Diverged, OSError) as e:
+        if isinstance(e, Diverged): result.diverged = str(e)
+        e.result = result # type: ignore[union-attr]
         model.load_adapter(held[keep]).eval()
         raise
     except KeyboardInterrupt:
@@ -516,27 +518,27 @@ def _stoppable(model, result, held, keep):
             raise
         result.interrupted = True
         warnings.warn(f'interrupted after {result.epochs} of {result.settings["epochs"]} epochs; '
-                      'the result and the model are those of the epochs that were finished', stacklevel=5)
+                      'the result and the model are those of the epochs that were finished', stacklevel=6)
 
 # %% ../nbs/40_train.ipynb #7b9ad5c6
-def _check_finite(losses, epoch, where='step'):
-    if losses.isfinite().all(): return
-    i = int((~losses.isfinite()).nonzero()[0])
-    at = f'step {i}' if where == 'step' else where
+def _diverged(value, epoch, where, step=None, lr=None, images=()):
+    "What is raised where the loss was no number, and tells all that is known of the place"
+    some = ' '.join(map(str, images[:32])) + ' ...' * (len(images) > 32)
+    at = f' (it was {lr:.4g}, on images {some})' if lr is not None else ''
     back = 'the model is as it was' + (f' after epoch {epoch - 1}' if epoch else '')
-    raise Diverged(f'the loss became {losses[i].item()} at epoch {epoch}, {at}; a lower lr may help; {back}')
+    help = f"a lower lr may help{at}, on_nan='back' halves it"
+    return Diverged(f'the loss became {value} at epoch {epoch}, {where}; {help}; {back}', epoch, step, lr, list(images))
 
 def _row(model, task, s, epoch, remapped, lr=None, loss=None, train_acc=None):
-    "A row of the log. An epoch's last step may have been the one too many, so what came of it is looked at, too"
+    "A row of the log, and what has to be finite in it: an epoch's last step may have been the one too many"
     test, found = evaluate(model, task.test, precision=s.eval_precision), dict(val_loss=None, val_acc=None)
     if task.val is not None:
         val_loss, right, n = _scored(model, task.val, precision=s.eval_precision)
         found = dict(val_loss=val_loss, val_acc=float(right.sum() / n.sum()))
         if s.select == 'balanced': found['val_balanced'] = balanced_accuracy(right, n)
     after = [test.loss] + ([found['val_loss']] if task.val is not None else [])
-    after += [p.detach().sum() for p in model.trained().values()]
-    _check_finite(torch.tensor(after), epoch, 'after its last step' if epoch else 'before the first step')
-    return dict(epoch=epoch, lr=lr, loss=loss, train_acc=train_acc, **found, test_acc=test.accuracy, remapped=remapped)
+    row = dict(epoch=epoch, lr=lr, loss=loss, train_acc=train_acc, **found, test_acc=test.accuracy, remapped=remapped)
+    return row, torch.tensor(after + [p.detach().sum() for p in model.trained().values()])
 
 # %% ../nbs/40_train.ipynb #2d9fbc5f
 def _note(result, held, model, bar, progress, row, start):
@@ -548,9 +550,6 @@ def _note(result, held, model, bar, progress, row, start):
     shown = {k: f'{row[k]:.3f}' for k in ('loss', 'val_acc') if row[k] is not None}
     bar.set_postfix(shown | dict(remapped=row['remapped']))
     if progress and not shows_bars(): print(row_text(row), file=sys.stderr, flush=True)
-
-def _factor(s, epoch, steps, step, gamma):
-    return lr_factor(s.schedule, epoch + step / steps, s.epochs, s.milestones, gamma, s.warmup, steps)
 
 def _learning(s, task, trained, device):
     "What only epochs need: weights of the labels, optimisers, and what is clipped"
@@ -586,52 +585,285 @@ class _Maker:
         return _remap(self.model.mapping, stats)
 
 # %% ../nbs/40_train.ipynb #f153ad19
-def _epochs(model, task, settings, progress, callback, how):
-    "The epochs of `fit`, in an engine"
-    device, s, fresh = device_of(model), SimpleNamespace(**settings), getattr(model.mapping, 'fresh', False)
-    change, seen = _change(s.augment, s.flip, model, task), _resized(task, model, s)
-    maker = _Maker(model, seen.train, s, change if s.map_augmented else None)
-    weight, opts, clipped = _learning(s, task, model.trained(), device)
-    result = Result(settings, str(model), task.record() if hasattr(task, 'record') else {}, how.record())
-    scaler = torch.amp.GradScaler(device.type, enabled=how.precision == 'fp16')
-    steps = math.ceil(len(task.train) / s.batch_size)
-    held = dict.fromkeys(('last', 'selected'), model.adapter())
-    bar = progress_bar(total=s.epochs * len(task.train), unit=' images', unit_scale=True, disable=not progress)
-    note, row = partial(_note, result, held, model, bar, progress), partial(_row, model, seen, s)
-    with bar, _stoppable(model, result, held, s.keep):
-        for epoch in range(max(s.epochs, 1)): # `epoch` have been finished
-            start, factor = time.perf_counter(), partial(_factor, s, epoch, steps)
-            with _seeded(s.seed, epoch, device) as g:
-                remapped = 0 if epoch and fresh else maker.make(epoch, g)
-                if not epoch:
-                    note(row(0, remapped), start)
-                    start, remapped = time.perf_counter(), 0
-                if not s.epochs: break
-                order, counts = g if s.shuffle else None, maker.listen(epoch + 1)
-                losses, train_acc = _epoch(model, seen.train, opts, s.batch_size, factor, change, g, order, bar.update,
-                                           counts, weight, s.label_smoothing, clipped, how.dtype, scaler)
-            _check_finite(losses, epoch + 1)
-            if fresh:
-                with _seeded(s.seed, epoch + 1, device) as g: remapped = maker.make(epoch + 1, g)
-            lr = max(group['lr'] for opt in opts for group in opt.param_groups)
-            told = row(epoch + 1, remapped, lr, losses.mean().item(), train_acc)
-            result.losses += losses.tolist()
-            note(told, start)
-            if callback: callback(told, model)
-    model.load_adapter(held[s.keep]).eval()
-    return result
+class _Training:
+    "All that a training changes, and the place in it: what a checkpoint holds"
+    def __init__(self, model, task, settings, how, seen, change):
+        s, device = SimpleNamespace(**settings), device_of(model)
+        self.model, self.s, self.how, self.device, self.seen, self.change = model, s, how, device, seen, change
+        self.result = Result(settings, str(model), task.record() if hasattr(task, 'record') else {}, how.record())
+        self.maker = _Maker(model, seen.train, s, change if s.map_augmented else None)
+        self.fresh = getattr(model.mapping, 'fresh', False)
+        self.weight, self.opts, self.clipped = _learning(s, task, model.trained(), device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=how.precision == 'fp16')
+        self.held = dict.fromkeys(('last', 'selected'), model.adapter())
+        self.steps = math.ceil(len(task.train) / s.batch_size) # in an epoch
+        self.epoch, self.rate = 0, 1. # epochs that are finished; what learning rates are multiplied by
+        self.between()
+
+    def between(self): # two epochs: nothing is done of the next
+        self.order, self.step, self.losses, self.hits = None, 0, [], 0
+
+    @property
+    def done(self): return self.epoch >= self.s.epochs and bool(self.result.log)
+
+    @property
+    def images(self) -> int: # that were seen, of all epochs
+        n = len(self.seen.train)
+        return self.epoch * n + min(self.step * self.s.batch_size, n)
+
+# %% ../nbs/40_train.ipynb #ff32bb62
+def _set_rates(t, step):
+    "The learning rates of that step of this epoch; the largest"
+    s, done = t.s, t.epoch + step / t.steps
+    for g in (groups := [g for opt in t.opts for g in opt.param_groups]):
+        factor = lr_factor(s.schedule, done, s.epochs, s.milestones, g['gamma'], s.warmup, t.steps)
+        g['lr'] = g['base'] * factor * t.rate
+    return max(g['lr'] for g in groups)
+
+def _check_finite(t, values, step=None): # step: of the first of them; None: all are of the last
+    "`Diverged` if one of them is no number"
+    if values.isfinite().all(): return
+    i = int((~values.isfinite()).nonzero()[0])
+    if t.order is None: raise _diverged(values[i].item(), t.epoch, 'before the first step')
+    where = 'after its last step' if step is None else f'step {step + i}'
+    step, B = t.step - 1 if step is None else step + i, t.s.batch_size
+    images = t.order[step * B:(step + 1) * B].tolist()
+    raise _diverged(values[i].item(), t.epoch + 1, where, step, _set_rates(t, step), images)
+
+def _check_steps(t):
+    "The same of what the steps of this epoch gave and left"
+    if t.losses: _check_finite(t, torch.stack(t.losses).cpu(), 0)
+    _check_finite(t, torch.stack([p.detach().sum() for p in t.model.trained().values()]).cpu())
+
+def _is_sound(t):
+    try: _check_steps(t)
+    except Diverged: return False
+    return True
+
+# %% ../nbs/40_train.ipynb #207091c5
+def _begin(t, g, note):
+    "What comes before an epoch's first step: the mapping, the row before all, and the order of the images"
+    start = time.perf_counter()
+    t.remapped = 0 if t.epoch and t.fresh else t.maker.make(t.epoch, g)
+    if not t.epoch:
+        row, values = _row(t.model, t.seen, t.s, 0, t.remapped)
+        _check_finite(t, values)
+        note(row, start)
+        start, t.remapped = time.perf_counter(), 0
+    n, t.start, t.g = len(t.seen.train), start, g
+    if not t.s.epochs: return
+    t.order = torch.randperm(n, generator=g) if t.s.shuffle else torch.arange(n)
+    t.maker.listen(t.epoch + 1)
+
+def _steps(t, whole, advance, due):
+    "The steps of an epoch that are not done yet; `due` is called after each"
+    t.model.train()
+    rest = t.order[t.step * t.s.batch_size:]
+    for x, y in batches(t.seen.train, t.s.batch_size, order=rest, device=t.device) if len(rest) else ():
+        with whole():
+            _set_rates(t, t.step)
+            if t.change: x = t.change(x, t.g)
+            loss, hits = _step(t.model, x, y, t.opts, t.maker.counts, t.weight, t.s.label_smoothing, t.clipped,
+                               t.how.dtype, t.scaler)
+            t.losses.append(loss)
+            t.hits, t.step = t.hits + hits, t.step + 1
+        advance(len(y))
+        due()
+
+def _end(t):
+    "The row of an epoch whose steps are done"
+    losses, epoch, remapped = torch.stack(t.losses).cpu(), t.epoch + 1, t.remapped
+    if t.fresh:
+        with _seeded(t.s.seed, epoch, t.device) as g: remapped = t.maker.make(epoch, g)
+    lr, train_acc = _set_rates(t, t.steps - 1), float(t.hits) / len(t.order)
+    row, values = _row(t.model, t.seen, t.s, epoch, remapped, lr, losses.mean().item(), train_acc)
+    _check_finite(t, values)
+    return row, losses.tolist()
+
+# %% ../nbs/40_train.ipynb #5c043d3b
+def _state(t):
+    "What `_return` needs to go on as if nothing had happened: copies"
+    at = None if t.order is None else dict(
+        step=t.step, order=t.order, hits=int(t.hits), remapped=t.remapped, seconds=time.perf_counter() - t.start,
+        losses=torch.stack(t.losses).cpu() if t.losses else torch.empty(0), generators=_generators(t.g, t.device))
+    log = [{k: v for k, v in row.items() if k != 'seconds'} for row in t.result.log]
+    optimizers = [] if t.done else [[_copy(opt.state.get(p, {})) for g in opt.param_groups for p in g['params']]
+                                    for opt in t.opts]
+    return dict(epoch=t.epoch, rate=t.rate, at=at, log=log, backs=list(t.result.backs), engine=t.result.engine,
+                losses=torch.tensor(t.result.losses, dtype=torch.double), optimizers=optimizers,
+                scaler=t.scaler.state_dict(), model=t.model.adapter(), held=dict(t.held), finished=t.done,
+                statistics={k: _copy(vars(v)) for k, v in vars(t.maker).items() if k in ('counts', 'before') and v})
+
+def _generators(g, device):
+    cuda = dict(cuda=torch.cuda.get_rng_state(device)) if device.type == 'cuda' else {}
+    return dict(own=g.get_state(), cpu=torch.get_rng_state()) | cuda
+
+def _copy(values): return {k: v.clone() if isinstance(v, Tensor) else v for k, v in values.items()}
+
+# %% ../nbs/40_train.ipynb #def6f102
+def _return(t, state, seconds):
+    "Back to a state, as `_state` gave it or a file holds it; `seconds` are the rows', by epoch"
+    result, state = t.result, {**state}
+    t.epoch, t.rate, result.backs = state['epoch'], state['rate'], list(state['backs'])
+    result.log[:] = [row | dict(seconds=seconds.get(row['epoch'], 0.)) for row in state['log']]
+    result.losses[:] = state['losses'].tolist()
+    t.model.load_adapter(state['model'])
+    t.held.update(state['held'])
+    for opt, kept in zip(t.opts, state['optimizers']):
+        params = [p for g in opt.param_groups for p in g['params']]
+        for p, values in zip(params, kept):
+            opt.state[p] = {k: _near_parameter(p, k, v) for k, v in values.items()}
+    t.scaler.load_state_dict(state['scaler'])
+    for k, epoch in dict(before=0, counts=t.epoch + 1).items():
+        stats = t.model.mapping.wants(epoch) if k in state['statistics'] else None
+        if stats is not None: vars(stats).update(_copy(state['statistics'][k]))
+        setattr(t.maker, k, stats)
+    t.between()
+    if (at := state['at']) is None: return
+    t.order, t.step, t.hits, t.remapped = at['order'], at['step'], at['hits'], at['remapped']
+    t.losses, t.start, t.kept = list(at['losses'].unbind()), time.perf_counter() - at['seconds'], at['generators']
+
+def _near_parameter(p, k, v): # what an optimiser keeps of a parameter is where that is, the count of steps on the CPU
+    if not isinstance(v, Tensor): return v
+    return v.clone() if k == 'step' else torch.empty_like(p).copy_(v)
+
+# %% ../nbs/40_train.ipynb #3c52a301
+class _Keeper:
+    "When the state of a training is taken, and where it is kept: in memory, and, with a folder, in files"
+    def __init__(self, t, keeping, known, saved):
+        self.t, self.on_nan, self.every, self.known = t, keeping['on_nan'], keeping['save_every'], known
+        self.folder = keeping['out'] # None: in memory only
+        self.good = self.point = self.written = saved # sound; what would be written now, between steps; what was
+        self.stepping, self.taken = False, time.perf_counter()
+        self.stopping = Stopping(self.save) if self.folder else nullcontext()
+
+    def whole(self): return self.stopping.whole() if self.folder else nullcontext()
+
+    def take(self, *rows): # of a state that is sound
+        if not self.folder and self.on_nan == 'stop': return
+        self.good = self.point = _state(self.t)
+        self.taken = time.perf_counter()
+        if self.folder: self.write(self.good, rows)
+
+    def write(self, state, rows=()):
+        t, told = self.t, state | dict(identity=self.known, made_with=_made_with(self.t.how))
+        step = t.epoch * t.steps + t.step
+        with self.whole(), nullcontext(self.folder) if self.written else whole_folder(self.folder) as folder:
+            add_rows(folder, rows if self.written else t.result.log, new=not self.written)
+            Checkpoints(folder / 'checkpoints').write(told, step, t.done)
+            self.written = state
+
+    def due(self): # after a step
+        if not self.folder or time.perf_counter() - self.taken < self.every: return
+        _check_steps(self.t)
+        self.take()
+
+    def save(self): # somebody says stop
+        state = _state(self.t) if self.stepping else self.point
+        if state is not self.written and _is_sound(self.t): self.write(state)
+
+# %% ../nbs/40_train.ipynb #eac84209
+def _goes_back(t, keeper, error, bar) -> bool:
+    "Whether it goes on in spite of that: from the last sound state, at half the rate"
+    rate, backs = t.rate / 2, t.result.backs
+    if keeper.on_nan == 'stop' or keeper.good is None or rate < 1e-3: return False
+    warnings.warn(f'{error}; it goes on from there with {rate:.3g} of the learning rate', stacklevel=2)
+    at = {k: getattr(error, k) for k in ('epoch', 'step', 'lr', 'images')}
+    _return(t, keeper.good, {row['epoch']: row['seconds'] for row in t.result.log})
+    t.rate, t.result.backs, bar.n, keeper.stepping = rate, [*backs, at | dict(rate=rate)], t.images, False
+    return True
+
+def _made_with(how): return dict(versions=versions(), threads=how.threads, device=how.device.split(':')[0])
+
+# %% ../nbs/40_train.ipynb #2eb223a9
+def _one_epoch(t, keeper, note, advance):
+    "A row of the log more, or, before the first step, the row before all"
+    with _seeded(t.s.seed, t.epoch, t.device) as g:
+        if t.order is None:
+            _begin(t, g, note)
+            if not t.epoch: keeper.take()
+        else: _draw_on(t, g)
+        if not t.s.epochs: return None
+        keeper.stepping = True
+        _steps(t, keeper.whole, advance, keeper.due)
+    _check_steps(t)
+    with keeper.whole(): keeper.point, keeper.stepping = _state(t) if keeper.folder else None, False
+    row, losses = _end(t)
+    with keeper.whole():
+        t.result.losses += losses
+        t.epoch, start = t.epoch + 1, t.start
+        t.between()
+        note(row, start)
+        keeper.take(row)
+    return row
+
+def _draw_on(t, g):
+    "The generators are where they were"
+    t.g, kept = g, t.kept
+    g.set_state(kept['own'])
+    torch.set_rng_state(kept['cpu'])
+    if t.device.type == 'cuda' and 'cuda' in kept: torch.cuda.set_rng_state(kept['cuda'], t.device)
+
+# %% ../nbs/40_train.ipynb #a67ac5b0
+def _epochs(t, progress, callback, keeper):
+    "The epochs of `fit` that are not done yet"
+    total = t.s.epochs * len(t.seen.train)
+    bar = progress_bar(total=total, initial=t.images, unit=' images', unit_scale=True, disable=not progress)
+    note = partial(_note, t.result, t.held, t.model, bar, progress)
+    with bar, _stoppable(t.model, t.result, t.held, t.s.keep), keeper.stopping:
+        while not t.done:
+            try: row = _one_epoch(t, keeper, note, bar.update)
+            except Diverged as e:
+                if not _goes_back(t, keeper, e, bar): raise
+            else:
+                if callback and row: callback(row, t.model)
+    t.model.load_adapter(t.held[t.s.keep]).eval()
+    return t.result
 
 # %% ../nbs/40_train.ipynb #96f24882
+class How(Computing, Keeping, total=False):
+    "How a training computes, and what it keeps: arguments of `fit` beside its own."
+
 def _checked_fit(model, task, progress, callback, how, **own):
     "`fit`, once its arguments are looked at"
-    settings = own | check_computing(how)
+    keeping = check_keeping({k: v for k, v in how.items() if k in KEEPING})
+    settings = own | check_computing({k: v for k, v in how.items() if k not in KEEPING})
     _check_fit(model, task, progress=progress, callback=callback, **settings)
-    task, ways = _placed(model, task, usable_device(own['device'])), {k: settings[k] for k in COMPUTING}
-    if not own['epochs']: ways['layout'] = 'loaded' # a pass is not worth the copy
-    with engine(model, _input(model, task, own['seed']), **ways) as taken:
-        if taken.compile: _warmed(model, task, own['batch_size'], taken.dtype, progress)
-        if progress and settings['precision'] == 'auto': print(_taken(taken), file=sys.stderr)
-        return _epochs(model, task, settings, progress, callback, taken)
+    out, overwrite, resume = (keeping[k] for k in ('out', 'overwrite', 'resume'))
+    with claimed_folder(out, overwrite, resume=resume) if out else nullcontext():
+        known = identity(model, task, settings) if out else {}
+        refusal = lambda state: other_training(state['identity'], known)
+        saved = Checkpoints(out / 'checkpoints').newest(refusal) if resume else None
+        task, ways = _placed(model, task, usable_device(own['device'])), {k: settings[k] for k in COMPUTING}
+        if saved: ways |= {k: saved['engine'][k] for k in ('precision', 'layout')}
+        if not own['epochs'] or (saved and saved['finished']): ways['layout'] = 'loaded' # not worth the copy
+        with engine(model, _input(model, task, own['seed']), **ways) as taken:
+            if taken.compile: _warmed(model, task, own['batch_size'], taken.dtype, progress)
+            if progress and settings['precision'] == 'auto' and not saved: print(_taken(taken), file=sys.stderr)
+            t = _taken_up(model, task, settings, taken, out, saved, progress)
+            return _epochs(t, progress, callback, _Keeper(t, keeping, known, saved))
+
+# %% ../nbs/40_train.ipynb #d6f7f9b1
+def _taken_up(model, task, settings, how, folder, saved, progress):
+    "A training at its start, or where the checkpoint was taken"
+    s, over = SimpleNamespace(**settings), bool(saved) and saved['finished']
+    seen, change = task if over else _resized(task, model, s), _change(s.augment, s.flip, model, task)
+    t = _Training(model, task, settings, how, seen, change)
+    if not saved: return t
+    _return(t, saved, {epoch: v for (name, epoch), v in read_times(folder).items() if name == 'model'})
+    t.result.engine = saved['engine']
+    if over and progress: print(f'{folder}: finished, after {t.epoch} epochs; nothing is done', file=sys.stderr)
+    if not over:
+        _tell_changes(saved['made_with'], _made_with(how))
+        add_rows(folder, t.result.log, new=True) # without what came after the checkpoint
+    return t
+
+def _tell_changes(was, now):
+    flat = lambda d: d['versions'] | {k: v for k, v in d.items() if k != 'versions'}
+    a, b = flat(was), flat(now)
+    other = [f'{k} was {a.get(k)}, is {b[k]}' for k in b if a.get(k) != b[k]]
+    if not other: return
+    warnings.warn(f'it goes on, but not to the bit as where it was: {"; ".join(other)}', stacklevel=6)
 
 # %% ../nbs/40_train.ipynb #70d229ea
 def fit(
@@ -665,11 +897,11 @@ def fit(
     keep: str = 'selected', # what the model holds in the end: the best on validation (0 is one pass), or the last epoch
     progress: bool = True, # show a bar, or in a file or pipe a line per epoch
     callback: Callable[[dict, Reprogrammed], None] | None = None, # called after each epoch with its row of the log
-    **how: Unpack[Computing], # precision, eval_precision, layout, compile, tf32, see `Computing`
+    **how: Unpack[How], # precision, layout, ..., see `Computing`; out, resume, on_nan, ..., see `Keeping`
 ) -> Result:
     """Train prompt and mapping of `model` on `task`; the source stays as it is.
 
     The log begins with a row before the first step, epoch 0: the mapping of one pass, which training has to beat.
-    An interrupt after the first epoch warns, and the last finished epoch is the last. `Diverged`, with the result so
-    far, if the loss is no number any more. `ValueError` for a wrong argument, `TypeError` for another kind of thing."""
+    An interrupt after the first epoch warns, and the last finished epoch is the last. `Diverged` if the loss is no
+    number any more, `OSError` if no checkpoint can be written, both with the `result` so far. `ValueError` if wrong."""
     return _checked_fit(**locals())
