@@ -60,7 +60,7 @@ loaders prompts
 mappings
 clip
 train
-controls baselines official plots
+controls baselines official plots watching
 ladders
 theory
 runs

@@ -24,6 +24,7 @@ from . import speed as speed
 from . import tasks as tasks
 from . import theory as theory
 from . import train as train
+from . import watching as watching
 from .augment import Augment as Augment
 from .augment import ResizedCrop as ResizedCrop
 from .augment import TrivialAugment as TrivialAugment
@@ -234,6 +235,7 @@ from .theory.mapping_quality import mapping_quality as mapping_quality
 from .theory.mapping_quality import remapping_rate as remapping_rate
 from .theory.mapping_quality import semantic_agreement as semantic_agreement
 from .theory.mapping_quality import show_flow as show_flow
+from .train import Callback as Callback
 from .train import Diverged as Diverged
 from .train import How as How
 from .train import Result as Result
@@ -253,5 +255,10 @@ from .train import make_optimizers as make_optimizers
 from .train import row_text as row_text
 from .train import update_mapping as update_mapping
 from .train import usable_device as usable_device
+from .watching import TensorBoard as TensorBoard
+from .watching import Watched as Watched
+from .watching import read_watched as read_watched
+from .watching import watch as watch
+from .watching import watch_table as watch_table
 
 __version__: str

@@ -160,20 +160,30 @@ class Checkpoints:
         for old in self.folder.iterdir() if check_flag('last', last) else self.files()[:-2]:
             if old != path: old.unlink()
 
+    def glance(self) -> dict[str, Any] | None: # None: there is none
+        "The newest that can be read, whoever's it is."
+        for file in reversed(self.files()):
+            with suppress(ValueError): return unpacked(file)
+        return None
+
     def newest(self,
         refusal: Callable[[dict], str | None] = lambda state: None, # why a state cannot be used here; None: it can
     ) -> dict[str, Any] | None: # None: there is none
         "The newest that can be used; a warning for each that cannot. `ValueError` if there are some, and none can."
-        reasons = {}
-        for file in reversed(self.files()):
-            try: state: Any = unpacked(file)
-            except ValueError as e: reasons[file] = str(e)
-            else:
-                if (why := refusal(state)) is None: return _set_aside(reasons, state, file)
-                reasons[file] = why
-        if not reasons: return None
-        told = '; '.join(f'{file.name}: {why}' for file, why in reasons.items())
-        raise ValueError(f'resume: no checkpoint in {self.folder} can be used; {told}')
+        return _newest(self.folder, self.files(), refusal)
+
+# %% ../nbs/43_checkpoints.ipynb #9e6104a3
+def _newest(folder, files, refusal):
+    reasons = {}
+    for file in reversed(files):
+        try: state = unpacked(file)
+        except ValueError as e: reasons[file] = str(e)
+        else:
+            if (why := refusal(state)) is None: return _set_aside(reasons, state, file)
+            reasons[file] = why
+    if not reasons: return None
+    told = '; '.join(f'{file.name}: {why}' for file, why in reasons.items())
+    raise ValueError(f'resume: no checkpoint in {folder} can be used; {told}')
 
 # %% ../nbs/43_checkpoints.ipynb #f723f0f5
 def _not_written(error, folder, files):
@@ -185,7 +195,7 @@ def _set_aside(reasons, state, file):
     "The state of that file, which is used; those of the others are told"
     for bad, why in reasons.items():
         bad.replace(bad.with_suffix('.refused'))
-        warnings.warn(f'{bad.name} is refused: {why}; {file.name}, the one before it, is used', stacklevel=3)
+        warnings.warn(f'{bad.name} is refused: {why}; {file.name}, the one before it, is used', stacklevel=4)
     return state
 
 # %% ../nbs/43_checkpoints.ipynb #25ece230
@@ -297,7 +307,7 @@ def claimed_folder(
     made, outermost = not folder.parent.exists(), not lock.is_locked # who claimed it may claim it again, further in
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=.5) # somebody may be looking whether it is claimed
         if outermost: _clear_up(folder)
         tempfile.TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent).cleanup()
     except Timeout:

@@ -7,7 +7,7 @@ __all__ = ['BINS', 'calibration', 'Report', 'per_label', 'worst_confusions', 're
            'draw_mistakes', 'write_report']
 
 # %% ../nbs/55_report.ipynb #bd64e2d7
-import base64, io, os, uuid
+import base64, io
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checkpoints import written_whole
 from .checks import check_whole, what_came
 from .controls import Comparison
 from .plots import show, show_images
@@ -266,10 +267,5 @@ def write_report(
     head = f'<head><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style></head>'
     page = (f'<!doctype html><html lang="en">{head}<body><h1>{escape(title)}</h1><pre>{escape(about)}</pre>'
             f'{body}</body></html>')
-    file.parent.mkdir(parents=True, exist_ok=True)
-    tmp = file.with_name(f'.{file.name}.{uuid.uuid4().hex}.tmp')
-    try:
-        tmp.write_text(page, encoding='utf-8')
-        os.replace(tmp, file)
-    finally: tmp.unlink(missing_ok=True)
+    with written_whole(file) as tmp: tmp.write_text(page, encoding='utf-8')
     return file

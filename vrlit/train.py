@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'lr_factor', 'check_milestones', 'make_optimizers', 'Score', 'eval_mode', 'device_of', 'answers',
            'evaluate', 'balanced_accuracy', 'update_mapping', 'Result', 'row_text', 'check_model', 'class_weights',
-           'how_read', 'usable_device', 'Diverged', 'How', 'fit']
+           'how_read', 'usable_device', 'Diverged', 'Callback', 'How', 'fit']
 
 # %% ../nbs/40_train.ipynb #e91f4617
 import base64, io, math, random, sys, time, warnings
@@ -16,7 +16,7 @@ from functools import partial
 from html import escape
 from numbers import Real
 from types import SimpleNamespace
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple, Protocol, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -691,7 +691,8 @@ def _state(t):
                                     for opt in t.opts]
     return dict(epoch=t.epoch, rate=t.rate, at=at, log=log, backs=list(t.result.backs), engine=t.result.engine,
                 losses=torch.tensor(t.result.losses, dtype=torch.double), optimizers=optimizers,
-                scaler=t.scaler.state_dict(), model=t.model.adapter(), held=dict(t.held), finished=t.done,
+                model=t.held['last'] if at is None else t.model.adapter(), held=dict(t.held), finished=t.done,
+                scaler=t.scaler.state_dict(),
                 statistics={k: _copy(vars(v)) for k, v in vars(t.maker).items() if k in ('counts', 'before') and v})
 
 def _generators(g, device):
@@ -731,7 +732,8 @@ def _near_parameter(p, k, v): # what an optimiser keeps of a parameter is where 
 class _Keeper:
     "When the state of a training is taken, and where it is kept: in memory, and, with a folder, in files"
     def __init__(self, t, keeping, known, saved):
-        self.t, self.on_nan, self.every, self.known = t, keeping['on_nan'], keeping['save_every'], known
+        self.t, self.on_nan, self.every = t, keeping['on_nan'], keeping['save_every']
+        self.known = dict(identity=known, made_with=_made_with(t.how))
         self.folder = keeping['out'] # None: in memory only
         self.good = self.point = self.written = saved # sound; what would be written now, between steps; what was
         self.stepping, self.taken = False, time.perf_counter()
@@ -746,11 +748,10 @@ class _Keeper:
         if self.folder: self.write(self.good, rows)
 
     def write(self, state, rows=()):
-        t, told = self.t, state | dict(identity=self.known, made_with=_made_with(self.t.how))
-        step = t.epoch * t.steps + t.step
+        t, step = self.t, self.t.epoch * self.t.steps + self.t.step
         with self.whole(), nullcontext(self.folder) if self.written else whole_folder(self.folder) as folder:
             add_rows(folder, rows if self.written else t.result.log, new=not self.written)
-            Checkpoints(folder / 'checkpoints').write(told, step, t.done)
+            Checkpoints(folder / 'checkpoints').write(state | self.known, step, t.done)
             self.written = state
 
     def due(self): # after a step
@@ -821,9 +822,20 @@ def _epochs(t, progress, callback, keeper):
     return t.result
 
 # %% ../nbs/40_train.ipynb #96f24882
+class Callback(Protocol):
+    """What `fit` calls after each epoch, when its row is in the log and its checkpoint on disk.
+
+    What it returns is not looked at; what it raises ends the training."""
+    def __call__(self,
+        row: dict[str, Any], # of the log: numbers by name
+        model: Reprogrammed, # as it is after that epoch
+        /,
+    ) -> Any: ...
+
 class How(Computing, Keeping, total=False):
     "How a training computes, and what it keeps: arguments of `fit` beside its own."
 
+# %% ../nbs/40_train.ipynb #98259708
 def _checked_fit(model, task, progress, callback, how, **own):
     "`fit`, once its arguments are looked at"
     keeping = check_keeping({k: v for k, v in how.items() if k in KEEPING})
@@ -896,7 +908,7 @@ def fit(
     device: torch.device | str | None = None, # such as cpu or cuda:0; None: a CUDA device if there is one
     keep: str = 'selected', # what the model holds in the end: the best on validation (0 is one pass), or the last epoch
     progress: bool = True, # show a bar, or in a file or pipe a line per epoch
-    callback: Callable[[dict, Reprogrammed], None] | None = None, # called after each epoch with its row of the log
+    callback: Callback | None = None, # called after each epoch with its row of the log, see `Callback`
     **how: Unpack[How], # precision, layout, ..., see `Computing`; out, resume, on_nan, ..., see `Keeping`
 ) -> Result:
     """Train prompt and mapping of `model` on `task`; the source stays as it is.
