@@ -39,6 +39,9 @@ odd = st.sampled_from(ODD)
 F, T = source(), vr.make_task('t', data(24), data(24, seed=1), val=.25)
 TEXTS = ['a cat', 'a dog', 'the sun', 'x']
 
+FITTED = model()
+KEPT_RUN = vr.save_run(Path(tempfile.mkdtemp()) / 'run', FITTED, T, vr.fit(FITTED, T, **quick))
+
 def doors():
     "{name: (function of named arguments, good arguments)}"
     x, y = data(24)
@@ -87,6 +90,9 @@ def doors():
         class_weights=(vr.class_weights, dict(given='balanced', task=T)),
         is_saved=(vr.is_saved, dict(folder='nowhere', result=None)),
         save_run=(lambda **kw: vr.save_run(tempfile.mkdtemp() + '/run', **kw), dict(model=model(), task=T, result=None, overwrite=False)),
+        save_pretrained=(lambda folder, **kw: vr.save_pretrained(folder=tempfile.mkdtemp() + '/m' if isinstance(folder, (str, Path)) else folder, **kw), dict(model=FITTED, folder='m', task=None, result=None, licence=None, overwrite=False, name='a/b')),
+        from_pretrained=(vr.from_pretrained, dict(folder=KEPT_RUN, revision=None, source=F, weights=None, device='cpu', other_weights=False, own_parts=False)),
+        push_to_hub=(lambda repo_id, **kw: vr.push_to_hub(FITTED, repo_id, **kw), dict(repo_id='nobody', private=False, branch=None)),
         load_run=(lambda **kw: vr.load_run(**kw), dict(folder='nowhere', source=None, weights=None, device=None)),
         build_prompt=(vr.build_prompt, dict(text='Padding(inner=4)', source=F, seed=0)),
         ladder=(vr.ladder, dict(task=T, sources=F, minutes=0., batch_size=8, seed=0, device='cpu', memory=.5, progress=False)),
@@ -312,8 +318,6 @@ def test_checkpoints(folder, d):
     state = survives(lambda: vr.unpacked(file), 'a checkpoint')
     assert state is None or file.read_bytes() == whole or (torch.equal(state['a'], torch.ones(3)) and state['b'] == [1, 'x', None])
 
-KEPT_RUN = Path(tempfile.mkdtemp()) / 'run'
-vr.save_run(KEPT_RUN, model(), T, vr.fit(model(), T, **quick))
 
 # ---- the command line ----------------------------------------------------------------------------------------------
 

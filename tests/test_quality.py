@@ -64,7 +64,7 @@ controls baselines official plots watching
 ladders
 theory
 runs
-prediction reports bench
+prediction reports bench sharing
 cli'''.splitlines()
 
 def test_imports_run_downhill():

@@ -19,6 +19,7 @@ from . import recipes as recipes
 from . import reports as reports
 from . import reprogram as reprogram
 from . import runs as runs
+from . import sharing as sharing
 from . import sources as sources
 from . import speed as speed
 from . import tasks as tasks
@@ -173,6 +174,7 @@ from .reports import write_report as write_report
 from .reprogram import Frozen as Frozen
 from .reprogram import LabelMapping as LabelMapping
 from .reprogram import Reprogrammed as Reprogrammed
+from .reprogram import Shared as Shared
 from .reprogram import Statistics as Statistics
 from .reprogram import mapped_names as mapped_names
 from .reprogram import mapping_table as mapping_table
@@ -186,6 +188,12 @@ from .runs import list_prompts as list_prompts
 from .runs import load_run as load_run
 from .runs import read_part as read_part
 from .runs import save_run as save_run
+from .sharing import Adapters as Adapters
+from .sharing import from_pretrained as from_pretrained
+from .sharing import model_card as model_card
+from .sharing import push_to_hub as push_to_hub
+from .sharing import save_pretrained as save_pretrained
+from .sharing import source_licence as source_licence
 from .sources import Source as Source
 from .sources import encode_texts as encode_texts
 from .sources import imagenet_labels as imagenet_labels

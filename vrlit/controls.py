@@ -142,6 +142,7 @@ def compare(
     initial = model.adapter()
     done = Comparison(fit(model, task, progress=progress, callback=callback, **settings))
     done.interrupted = done.result.interrupted
+    model.about['result'] = done # type: ignore[index]
     keeping: Any = {k: v for k, v in settings.items() if k in KEEPING}
     for name in () if done.interrupted else names:
         if keeping.get('out'): keeping['out'] = Path(settings['out']).expanduser() / 'controls' / name

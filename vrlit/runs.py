@@ -151,7 +151,7 @@ RUN_FORMAT = 2 # 1: without this number, seconds in log.csv and result.json, no 
 
 def _described(model, task, result, config):
     "The configuration; `config` has the words that somebody said already"
-    source, data = model.source, task.loaded or (None, {})
+    source, data = model.source, (task.loaded if task else (model.about or {}).get('task')) or (None, {})
     name, how = getattr(source, 'loaded', None) or (None, {})
     how = {k: v for k, v in how.items() if v is not None}
     weights = how.pop('weights', how.pop('pretrained', None))
@@ -164,14 +164,17 @@ def _described(model, task, result, config):
 
 def _check_words(model, config, task):
     "The parts, built from the words and given the adapter, compute the same"
-    fresh = _built_model(config, model.source, task.labels).load_adapter(model.adapter()).eval()
-    x, p, g = task.test[:2][0], next(model.parameters()), torch.Generator().manual_seed(0)
+    fresh = _built_model(config, model.source, model.labels).load_adapter(model.adapter()).eval()
+    p, g = next(model.parameters()), torch.Generator().manual_seed(0)
+    x = task.test[:2][0] if task else torch.randint(256, (2, 3, _side(model), _side(model)), generator=g).byte()
     logits = torch.randn(4, model.mapping.matrix().shape[0], generator=g)
     for what, given in dict(prompt=x.to(p.device), mapping=logits.to(p)).items():
         with torch.no_grad(): ours, theirs = (getattr(m, what)(given) for m in (model, fresh.to(p)))
         if ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=1e-5): continue
         raise ValueError(f'{what}: built from {config[what]!r} it would compute something else; '
                          'keep every argument of its __init__ as an attribute of the same name')
+
+def _side(model): return (model.reading or dict(size=32))['size'] # of the task's images
 
 def _built_model(config, source, labels):
     "The model that the words tell, untrained"
@@ -186,7 +189,7 @@ def _built_model(config, source, labels):
 def save_run(
     folder: str | Path, # a new one
     model: Reprogrammed, # trained
-    task: Task, # that it was trained on
+    task: Task | None, # that it was trained on; None: without examples of it
     result: Result | Comparison, # of `fit` or `compare`
     *,
     overwrite: bool = False, # replace a run that is there
@@ -200,7 +203,8 @@ def save_run(
     check_flag('overwrite', overwrite)
     if not isinstance(result, (Result, Comparison)):
         raise TypeError(f'result: expected what fit or compare gave, got {what_came(result)}')
-    check_model(model, task)
+    if task is not None or not getattr(model, 'labels', None): check_model(model, task)
+    if task is not None: model.labels = list(task.labels)
     compared = result if isinstance(result, Comparison) else Comparison(result)
     begun = _has_begun(folder, compared.result)
     check_folder(folder, overwrite or begun)
@@ -208,33 +212,33 @@ def save_run(
     if not config: _check_words(model, told, task)
     try:
         with whole_folder(folder, keep=begun) as tmp:
-            _write_model(tmp, told, model, task)
+            _write_model(tmp, told, model)
             _write_result(tmp, compared)
             _write_pictures(tmp, model, task, compared.result)
     except Exception as e: # pictures fail in many ways
-        raise OSError(_rescued(folder, told, model, task, compared, e)) from e
+        raise OSError(_rescued(folder, told, model, compared, e)) from e
     return folder
 
 # %% ../nbs/44_runs.ipynb #8826e9b7
 def _as_json(file, value): file.write_text(json.dumps(value, indent=1, default=str) + '\n', encoding='utf-8')
 
-def _write_model(folder, config, model, task):
+def _write_model(folder, config, model):
     from safetensors.torch import save
     state = {k: v.contiguous().cpu() for k, v in model.adapter().items()}
     (folder / 'adapter.safetensors').write_bytes(save(state)) # (save_file lets nobody else read it)
     _as_json(folder / 'config.json', config)
-    _as_json(folder / 'labels.json', dict(target=task.labels, source=getattr(model.source, 'labels', None)))
+    _as_json(folder / 'labels.json', dict(target=model.labels, source=getattr(model.source, 'labels', None)))
     if isinstance(source := model.source, TextSource):
         groups = source.groups.tolist() if isinstance(source, DecoupledSource) else None
         _as_json(folder / 'texts.json', dict(texts=source.texts, groups=groups))
 
-def _rescued(folder, told, model, task, compared, e) -> str:
+def _rescued(folder, told, model, compared, e) -> str:
     "What the error says, after all but the pictures was written to another place, if there is one"
     why = f'folder: {folder} cannot be written ({e})'
     for place in (tempfile.gettempdir(), Path.home()):
         try:
             second = Path(tempfile.mkdtemp(prefix=f'{folder.name}-', dir=place))
-            _write_model(second, told, model, task)
+            _write_model(second, told, model)
             _write_result(second, compared)
             return f'{why}; model and log are saved in {second}'
         except Exception as again: why += f'; nor {place} ({again})'
@@ -283,11 +287,13 @@ def _write_pictures(folder, model, task, result):
     from matplotlib.figure import Figure
     from PIL import Image
     if not isinstance(model.source, Source): return # of a source of one's own nobody knows what its input looks like
-    empty = prompted(model, torch.full((1, 3, task.size, task.size), 128, dtype=torch.uint8))[0]
+    side = task.size if task else _side(model)
+    empty = prompted(model, torch.full((1, 3, side, side), 128, dtype=torch.uint8))[0]
     rgb = (empty * 255).round().byte().expand(3, -1, -1).permute(1, 2, 0)
     Image.fromarray(rgb.numpy()).save(folder / 'pattern.png')
-    wide = Figure(figsize=(1.15 * (1 + min(10, task.K)), 1.75), layout='constrained')
-    show(model, task, figure=wide).savefig(folder / 'examples.png', dpi=110)
+    if task is not None:
+        wide = Figure(figsize=(1.15 * (1 + min(10, task.K)), 1.75), layout='constrained')
+        show(model, task, figure=wide).savefig(folder / 'examples.png', dpi=110)
     result.plot(Figure(figsize=(10, 2.4), layout='constrained')).savefig(folder / 'curves.png', dpi=100)
 
 # %% ../nbs/44_runs.ipynb #fca0d380
@@ -338,22 +344,26 @@ def load_run(
     source: Any = None, # the source, if it cannot be had by its name; None: loaded by it
     weights: str | bool | None = None, # a file of weights, or a tag of the library; None: what was used
     device: torch.device | str | None = None, # None: a CUDA device if there is one
+    other_weights: bool | None = None, # whether a source may have others; None: if it, or they, are given by hand
 ) -> Run:
     """The model that a folder holds.
 
-    `ValueError` if the folder is none, or if the source has other weights than in the training; given by hand, these
-    only warn."""
+    `ValueError` if the folder is none, or if the source has other weights than in the training; where it may have
+    others, these only warn."""
     folder = Path(check_type('folder', folder, (str, Path), 'a folder')).expanduser()
     config, labels, told = (_read_json(folder, name) for name in ('config', 'labels', 'result'))
-    given = source is not None or weights is not None
+    accepted = source is not None or weights is not None
+    if other_weights is not None: accepted = check_flag('other_weights', other_weights)
     if weights is not None: config['weights'] = weights
     if source is None: source = _load_source(folder, config, labels['source'], device)
-    _check_weights(source, config, given)
+    _check_weights(source, config, accepted)
     adapter = read_weights(folder / 'adapter.safetensors')
     model = _built_model(config, source, labels['target']).load_adapter(adapter)
     model.reading = how_read(SimpleNamespace(size=told['task'].get('size'), loaded=('', config['data'] or {})))
     controls = {k: _as_result(folder, r, k) for k, r in told['controls'].items()}
-    return Run(folder, model.to(usable_device(device)).eval(), _as_result(folder, told), config, controls)
+    run = Run(folder, model.to(usable_device(device)).eval(), _as_result(folder, told), config, controls)
+    model.about = dict(result=run.comparison, task=(config['task'], config['data'] or {}) if config['task'] else None)
+    return run
 
 # %% ../nbs/44_runs.ipynb #0eddaadf
 def _check_format(config):
@@ -404,9 +414,9 @@ def _load_source(folder, config, labels, device):
     return DecoupledSource(clip, kept['texts'], kept['groups'], labels=labels)
 
 # %% ../nbs/44_runs.ipynb #425f83f0
-def _check_weights(source, config, given):
+def _check_weights(source, config, accepted):
     now, then = weights_sha256(getattr(source, 'model', source)), config['source_sha256']
     if now == then: return
     said = f"source: its weights are not those of the training (sha256 {now[:12]}..., there {then[:12]}...)"
-    if not given: raise ValueError(f'{said}; pass the right ones, load_run(folder, source=...) or weights=...')
+    if not accepted: raise ValueError(f'{said}; pass the right ones, source=... or weights=..., or other_weights=True')
     warnings.warn(said, stacklevel=3)

@@ -591,6 +591,7 @@ class _Training:
         s, device = SimpleNamespace(**settings), device_of(model)
         self.model, self.s, self.how, self.device, self.seen, self.change = model, s, how, device, seen, change
         self.result = Result(settings, str(model), task.record() if hasattr(task, 'record') else {}, how.record())
+        model.about = dict(result=self.result, task=getattr(task, 'loaded', None))
         self.maker = _Maker(model, seen.train, s, change if s.map_augmented else None)
         self.fresh = getattr(model.mapping, 'fresh', False)
         self.weight, self.opts, self.clipped = _learning(s, task, model.trained(), device)
