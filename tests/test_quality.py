@@ -64,7 +64,7 @@ controls baselines official plots watching
 ladders
 theory
 runs
-prediction reports bench sharing
+prediction reports bench sharing exporting
 cli'''.splitlines()
 
 def test_imports_run_downhill():

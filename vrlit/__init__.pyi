@@ -7,6 +7,7 @@ from . import checks as checks
 from . import cli as cli
 from . import clip as clip
 from . import controls as controls
+from . import exporting as exporting
 from . import ladders as ladders
 from . import loaders as loaders
 from . import mappings as mappings
@@ -89,6 +90,9 @@ from .controls import compare as compare
 from .controls import constant_images as constant_images
 from .controls import control_model as control_model
 from .controls import random_source as random_source
+from .exporting import Exported as Exported
+from .exporting import export as export
+from .exporting import folded_model as folded_model
 from .ladders import Ladder as Ladder
 from .ladders import ladder as ladder
 from .loaders import image_files as image_files

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Version', 'Device', 'KINDS', 'DATA', 'FIT', 'Weights', 'Texts', 'bench', 'demo', 'Kind', 'list_', 'train_',
-           'ladder_', 'speed_', 'watch_', 'eval_', 'predict_']
+           'ladder_', 'speed_', 'Format', 'export_', 'watch_', 'eval_', 'predict_']
 
 # %% ../nbs/49_cli.ipynb #eb0de807
 import ast, enum, fnmatch, inspect, json, os, re, signal, sys, textwrap, time, traceback
@@ -526,6 +526,27 @@ def speed_(
         typer.echo(json.dumps(found.record() | dict(parts=parts)) if as_json else f'{found}\n\nparts\n{told}')
         if out is None: return
         with vr.written_whole(out) as tmp: found.plot().savefig(tmp, format=out.suffix[1:].lower(), dpi=100)
+
+# %% ../nbs/49_cli.ipynb #04886d2a
+class Format(str, enum.Enum):
+    "What `vrlit export` writes."
+    onnx = 'onnx'
+    torch = 'torch'
+
+@app.command('export')
+def export_(
+    run: Annotated[Path, typer.Argument(help='A folder that `vrlit train` or `save_run` wrote.')],
+    to: Annotated[Format, typer.Option(help='An ONNX file, or a program of torch.export.')] = Format.onnx,
+    out: Annotated[Path | None, typer.Option(help='The file to write.', show_default='in that folder')] = None,
+    weights: Weights = None,
+    side: Annotated[int | None, typer.Option(min=1, help='Of the images that come in, in pixels.',
+                                             show_default="the task's")] = None,
+    fold: Annotated[bool, typer.Option(help="Make a linear mapping part of the source's last layer.")] = True,
+):
+    "Write resize, prompt, source and mapping as one program: bytes in, probabilities and names out."
+    with _errors():
+        loaded = vr.load_run(run, weights=weights, device='cpu')
+        typer.echo(vr.export(loaded, to.value, out, side=side, fold=fold))
 
 # %% ../nbs/49_cli.ipynb #0664f340
 @app.command('watch')
