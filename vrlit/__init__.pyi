@@ -269,6 +269,7 @@ from .train import update_mapping as update_mapping
 from .train import usable_device as usable_device
 from .watching import TensorBoard as TensorBoard
 from .watching import Watched as Watched
+from .watching import clock_text as clock_text
 from .watching import read_watched as read_watched
 from .watching import watch as watch
 from .watching import watch_table as watch_table

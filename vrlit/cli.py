@@ -105,9 +105,6 @@ def _trained(model, task, epochs, seed, device):
     settings = dict(epochs=epochs, batch_size=32, lr=lr, milestones=(.5,), gamma=.2, seed=seed, device=device)
     return vr.fit(model, task, **settings, layout='loaded', progress=False) # to the bit, wherever it runs
 
-def _clock(seconds: float) -> str: return f'{int(seconds) // 60}:{int(seconds) % 60:02}'
-
-
 # %% ../nbs/49_cli.ipynb #b7d49737
 Device = Annotated[str | None, typer.Option(help='Such as cpu or cuda:0.',
                                             show_default='a CUDA device if there is one')]
@@ -174,7 +171,7 @@ def _demo(source, tasks, epochs, seed, out, device) -> bool: # whether somebody 
         typer.echo(f'\n{ladder}\n\n{_HEAD}')
         for i, (prompt, mapping, model) in enumerate(_trainings(task, source, seed), 6 * j + 1):
             result = _trained(model, task, epochs, seed, device)
-            left = _clock((time.perf_counter() - start) / i * (n - i))
+            left = vr.clock_text((time.perf_counter() - start) / i * (n - i))
             typer.echo(_demo_row(task.name, prompt, mapping, model, result) + f' {left:>6}')
             tests[f'{prompt} ({mapping})'] = test = result.selected['test_acc']
             title = f'{task.name}, {prompt}, {mapping}: {test:.0%} of the test images'
@@ -185,7 +182,6 @@ def _demo(source, tasks, epochs, seed, out, device) -> bool: # whether somebody 
     with vr.written_whole(out) as tmp: figure.savefig(tmp, format=out.suffix[1:].lower(), dpi=100)
     plt.close(figure)
     return interrupted
-
 
 # %% ../nbs/49_cli.ipynb #0e1b4bae
 class Kind(str, enum.Enum):

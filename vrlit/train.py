@@ -693,8 +693,8 @@ def _state(t):
     return dict(epoch=t.epoch, rate=t.rate, at=at, log=log, backs=list(t.result.backs), engine=t.result.engine,
                 losses=torch.tensor(t.result.losses, dtype=torch.double), optimizers=optimizers,
                 model=t.held['last'] if at is None else t.model.adapter(), held=dict(t.held), finished=t.done,
-                scaler=t.scaler.state_dict(),
-                statistics={k: _copy(vars(v)) for k, v in vars(t.maker).items() if k in ('counts', 'before') and v})
+                scaler=t.scaler.state_dict(), statistics={k: _copy(vars(v)) for k in ('counts', 'before')
+                                                          if (v := getattr(t.maker, k)) is not None})
 
 def _generators(g, device):
     cuda = dict(cuda=torch.cuda.get_rng_state(device)) if device.type == 'cuda' else {}
@@ -772,7 +772,8 @@ def _goes_back(t, keeper, error, bar) -> bool:
     warnings.warn(f'{error}; it goes on from there with {rate:.3g} of the learning rate', stacklevel=2)
     at = {k: getattr(error, k) for k in ('epoch', 'step', 'lr', 'images')}
     _return(t, keeper.good, {row['epoch']: row['seconds'] for row in t.result.log})
-    t.rate, t.result.backs, bar.n, keeper.stepping = rate, [*backs, at | dict(rate=rate)], t.images, False
+    t.rate, t.result.backs, bar.n = rate, [*backs, at | dict(rate=rate)], t.images
+    keeper.point, keeper.stepping = keeper.good, False
     return True
 
 def _made_with(how): return dict(versions=versions(), threads=how.threads, device=how.device.split(':')[0])
