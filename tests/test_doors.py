@@ -91,7 +91,8 @@ def test_ids_are_no_labels():
     (lambda: vr.evaluate(model(), task()), 'split: expected a Split, .*got Task; task.test is one'),
     (lambda: vr.compare('m', task()), 'model: expected a Reprogrammed'),
     (lambda: vr.save_run('/nowhere', model(), task(), None), 'result: expected what fit or compare gave, got NoneType'),
-    (lambda: vr.Decoupled('Padding'), "prompt: expected a prompt, got str 'Padding'")], ids=lambda v: v if isinstance(v, str) else '')
+    (lambda: vr.Decoupled('Padding'), "prompt: expected a prompt, got str 'Padding'"),
+    (lambda: vr.Decoupled(source()), 'prompt: expected a prompt, got Source; as in Decoupled')], ids=lambda v: v if isinstance(v, str) else '')
 def test_wrong_types(door, said):
     with pytest.raises(TypeError, match=said): door()
 

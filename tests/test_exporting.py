@@ -2,6 +2,7 @@
 import json, sys
 
 import numpy as np, pytest, torch, vrlit as vr
+from torch import nn
 from conftest import some_pictures
 from test_cli import vrlit
 
@@ -43,6 +44,21 @@ def test_the_answers_are_the_models(kind, digits, tmp_path):
     assert session.get_inputs()[0].type == 'tensor(uint8)' and isinstance(session.get_inputs()[0].shape[0], str)
     assert all(d.folded == folds and d.difference <= atol and d.images == len(x) for d in done.values())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+@pytest.mark.parametrize('name', vr.list_prompts())
+def test_every_prompt_for_a_batch_of_any_length(name, digits, tmp_path):
+    "Also what it shows: of several prompts all, side by side"
+    if name == 'Decoupled': source = vr.DecoupledSource(vr.load_clip(size=32), vr.text_prompts(digits.labels), 3)
+    else: source = vr.load_source(nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.Flatten(), nn.Linear(6 * 8 * 8, 20)), size=32)
+    model, x = vr.Reprogrammed(vr.build_prompt({'Decoupled': 'Decoupled(Padding(inner=24))'}.get(name, name), source), source, vr.RLM(source.S, 10), digits.labels), digits.test.x[:9]
+    with torch.no_grad():
+        for p in model.prompt.parameters(): p += .01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
+    done = [vr.export(model, to, tmp_path / to, images=x, prompted=True) for to in ('onnx', 'torch')]
+    program = torch.export.load(str(done[1].file.rename(tmp_path / 'a.pt2'))).module()
+    for n in (1, 9):
+        for p, shown in (map(torch.from_numpy, onnx_run(done[0].file)[1](x[:n], 'probabilities', 'prompted')), program(x[:n])):
+            torch.testing.assert_close(p, model.eval()(x[:n]).softmax(1), atol=1e-4, rtol=0)
+            torch.testing.assert_close(shown / 255, vr.prompted(model, x[:n]), atol=.51 / 255, rtol=0)
 
 def test_folded_is_smaller_and_unfolded_the_same(digits, tmp_path):
     model, x = trained('watermark_ilm', digits), digits.test.x[:30]

@@ -432,6 +432,16 @@ def test_a_real_zip_is_its_folder(tmp_path, cache):
     assert torch.equal(packed.train.x, plain.train.x) and packed.record()['splits'] == plain.record()['splits']
 
 @pytest.mark.parametrize('mode', ['bilinear', 'bicubic'])
+def test_resizing_any_shape_is_pils(mode):
+    "The installed one's: from version 13 on, much too tall images lose their height first"
+    r = np.random.default_rng(0)
+    for h, w, size in [(333, 41, 8), (333, 8, 24), (50, 8, 24), (64, 44, 24), (65, 44, 24), *r.integers(1, 150, (200, 3)).tolist()]:
+        x = r.integers(0, 256, (h, w, 3), dtype=np.uint8)
+        want = np.array(Image.fromarray(x).resize((size, size), Image.Resampling[mode.upper()]))
+        got = pixels.resize(torch.from_numpy(x).permute(2, 0, 1)[None], size, mode=mode)[0].permute(1, 2, 0)
+        assert np.array_equal(got, want), (h, w, size)
+
+@pytest.mark.parametrize('mode', ['bilinear', 'bicubic'])
 def test_resizing_real_photographs_is_pils(mode):
     with zipfile.ZipFile(shared('dtd_10of47classes_160px.zip')) as z:
         images = [Image.open(z.open(n)).convert('RGB').crop((0, 0, 160, 160)) for n in sorted(z.namelist()) if n.endswith('.jpg')][::40]

@@ -528,21 +528,27 @@ class Format(str, enum.Enum):
     "What `vrlit export` writes."
     onnx = 'onnx'
     torch = 'torch'
+    web = 'web'
 
 @app.command('export')
 def export_(
     run: Annotated[Path, typer.Argument(help='A folder that `vrlit train` or `save_run` wrote.')],
-    to: Annotated[Format, typer.Option(help='An ONNX file, or a program of torch.export.')] = Format.onnx,
-    out: Annotated[Path | None, typer.Option(help='The file to write.', show_default='in that folder')] = None,
+    to: Annotated[Format, typer.Option(help='An ONNX file, a program of torch.export, or a folder with a page that '
+                                            'runs the ONNX file in a browser.')] = Format.onnx,
+    out: Annotated[Path | None, typer.Option(help='What to write.', show_default='in that folder')] = None,
     weights: Weights = None,
     side: Annotated[int | None, typer.Option(min=1, help='Of the images that come in, in pixels.',
                                              show_default="the task's")] = None,
     fold: Annotated[bool, typer.Option(help="Make a linear mapping part of the source's last layer.")] = True,
+    runtime: Annotated[str, typer.Option(help='What runs the page: cdn, npm (a copy beside it), or the dist folder of '
+                                              'onnxruntime-web.')] = 'cdn',
 ):
     "Write resize, prompt, source and mapping as one program: bytes in, probabilities and names out."
     with _errors():
         loaded = vr.load_run(run, weights=weights, device='cpu')
-        typer.echo(vr.export(loaded, to.value, out, side=side, fold=fold))
+        done = vr.export(loaded, to.value, out, side=side, fold=fold, runtime=runtime)
+        typer.echo(done)
+        if to is Format.web: typer.echo(f'python -m http.server -d {done.file.parent}    shows it')
 
 # %% ../nbs/49_cli.ipynb #0664f340
 @app.command('watch')

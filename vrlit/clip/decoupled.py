@@ -17,6 +17,7 @@ from .zero_shot import CLIP, TextSource
 from ..mappings.bayesian import BLM
 from ..mappings.counts import LabelCounts
 from ..prompts.padding import Padding
+from ..reprogram import Frozen
 
 # %% ../../nbs/33_decoupled.ipynb #877b420c
 class TopCounts(LabelCounts):
@@ -103,7 +104,8 @@ class Decoupled(nn.Module):
         V: int = 3, # number of groups
     ):
         super().__init__()
-        if not isinstance(prompt, nn.Module): raise TypeError(f'prompt: expected a prompt, got {what_came(prompt)}')
+        if not isinstance(prompt, nn.Module) or isinstance(prompt, Frozen):
+            raise TypeError(f'prompt: expected a prompt, got {what_came(prompt)}; as in Decoupled(Padding(inner=192))')
         check_whole('V', V)
         self.prompts = nn.ModuleList(copy.deepcopy(prompt) for _ in range(V))
         self.name = f'Decoupled({type(prompt).__name__}, V={V})'
@@ -160,4 +162,4 @@ class DecoupledSource(TextSource):
             raise ValueError(f'x: expected an image for each of {self.V} groups of texts, got {x.shape[1]}; '
                              f'Decoupled(prompt, V={self.V}) gives them')
         z = super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])            # [B, V, S]
-        return z.gather(1, self.groups.expand(len(z), 1, -1))[:, 0]
+        return z.gather(1, self.groups.expand(z.shape[0], 1, -1))[:, 0]

@@ -48,7 +48,7 @@ class AffineColor(nn.Module):
     ) -> Tensor: # the source's input [B, C, H, H]
         "Resize unless it is the source's size already, move, colour, add the pattern, normalise."
         z = self.r(x)
-        grid = F.affine_grid(self.affine.expand(len(z), 2, 3), list(z.shape), align_corners=False)
+        grid = F.affine_grid(self.affine.expand(z.shape[0], 2, 3), list(z.shape), align_corners=False)
         z = torch.einsum('dc,bchw->bdhw', self.color, F.grid_sample(z, grid, align_corners=False))
         return self.r.normalise(z + self.shift + self.pattern)
 

@@ -20,7 +20,7 @@ from ..sources import Source
 def _scaled(z, sigma): # [B, C, H, H], []
     "Enlarged about the centre"
     theta = torch.eye(2, 3, dtype=z.dtype, device=z.device) / sigma
-    grid = F.affine_grid(theta.expand(len(z), 2, 3), list(z.shape), align_corners=True)
+    grid = F.affine_grid(theta.expand(z.shape[0], 2, 3), list(z.shape), align_corners=True)
     return F.grid_sample(z, grid, align_corners=True)
 
 def _middle(m, H): # [], int
