@@ -282,6 +282,27 @@ def test_back_at_half_the_rate(kept, tmp_path):
     assert (back['epoch'], back['step'], back['rate']) == (2, 3, .5) and len(back['images']) > 0
     if kept: assert vr.Checkpoints(tmp_path / 'run' / 'checkpoints').newest()['backs'] == [back]
 
+class LateCliff(Cliff):
+    "All steps are sound, and what they left is not"
+    def forward(self, logits):
+        z = vr.ILM.forward(self, logits)
+        return z if self.training or not self.steep() else z * float('nan')
+
+def test_an_interrupt_after_going_back(tmp_path):
+    "What is kept is what was gone back to, not the steps that led to the cliff"
+    m, seen, asked, wants = model(LateCliff), [], [], vr.ILM.wants
+    m.mapping.steep = lambda: seen.append(0) or len(seen) == 5 # test and validation before, after one epoch, after two
+    def stop(epoch):
+        asked.append(epoch)
+        if asked.count(1) == 2: signal.raise_signal(signal.SIGINT) # before the second epoch, for the second time
+        return wants(m.mapping, epoch)
+    m.mapping.wants = stop
+    with pytest.warns(UserWarning, match='interrupted after 1 of 3 epochs') as said:
+        result = vr.fit(m, vr.make_task('t', data()), epochs=3, batch_size=16, device='cpu', progress=False, on_nan='back', out=tmp_path / 'run')
+    assert any('nan at epoch 2, after its last step' in str(w.message) for w in said)
+    state = vr.Checkpoints(tmp_path / 'run' / 'checkpoints').newest()
+    assert state['epoch'] == 1 and state['at'] is None and result.epochs == len(result.backs) == 1
+
 def test_a_cliff_at_every_rate():
     m, run = on_a_cliff(on_nan='back')
     m.mapping.steep = lambda: True
