@@ -1,7 +1,8 @@
 "One program for the whole equation: its answers are the model's, on real images, in ONNX and in torch, and nothing of vrlit is needed"
-import json, sys
+import json, sys, zipfile
 
 import numpy as np, pytest, torch, vrlit as vr
+from PIL import Image
 from torch import nn
 from conftest import some_pictures
 from test_cli import vrlit
@@ -59,6 +60,24 @@ def test_every_prompt_for_a_batch_of_any_length(name, digits, tmp_path):
         for p, shown in (map(torch.from_numpy, onnx_run(done[0].file)[1](x[:n], 'probabilities', 'prompted')), program(x[:n])):
             torch.testing.assert_close(p, model.eval()(x[:n]).softmax(1), atol=1e-4, rtol=0)
             torch.testing.assert_close(shown / 255, vr.prompted(model, x[:n]), atol=.51 / 255, rtol=0)
+
+def test_photographs_and_real_weights(shared, tmp_path):
+    source = vr.load_source('mobilenetv2_100', shared('weights/mobilenetv2_100_tfqat_in1k.timm.fp16.safetensors'))
+    with zipfile.ZipFile(shared('datasets/flowers5_128px.zip')) as z:
+        x = torch.stack([torch.from_numpy(np.array(Image.open(z.open(n)).convert('RGB'))).permute(2, 0, 1) for n in z.namelist() if n.endswith('.jpg')][::300])
+    model = vr.Reprogrammed(vr.SMM(source), source, vr.RLM(source.S, 5), list('abcde')).eval()
+    with torch.no_grad(): model.prompt.pattern += .1 * torch.randn(model.prompt.pattern.shape, generator=torch.Generator().manual_seed(0))
+    for to in 'onnx', 'torch':
+        done = vr.export(model, to, tmp_path / to, images=x)
+        assert done.folded and done.difference < 1e-4 and done.images == len(x) > 9
+
+def test_no_image_is_in_the_file(digits, tmp_path):
+    "torch.export.save writes its example, and of a part of a tensor all of it"
+    model, x = trained('watermark_ilm', digits), torch.cat([digits.test.x] * 20)
+    file = vr.export(model, 'torch', tmp_path / 'a.pt2', images=x[:30]).file
+    (example,), _ = torch.export.load(str(file)).example_inputs
+    with zipfile.ZipFile(file) as z: kept, = (i.file_size for i in z.infolist() if 'sample_inputs' in i.filename)
+    assert not example.any() and kept < 10_000 < x.numel()
 
 def test_folded_is_smaller_and_unfolded_the_same(digits, tmp_path):
     model, x = trained('watermark_ilm', digits), digits.test.x[:30]
