@@ -64,12 +64,12 @@ def test_every_prompt_for_a_batch_of_any_length(name, digits, tmp_path):
 def test_photographs_and_real_weights(shared, tmp_path):
     source = vr.load_source('mobilenetv2_100', shared('weights/mobilenetv2_100_tfqat_in1k.timm.fp16.safetensors'))
     with zipfile.ZipFile(shared('datasets/flowers5_128px.zip')) as z:
-        x = torch.stack([torch.from_numpy(np.array(Image.open(z.open(n)).convert('RGB'))).permute(2, 0, 1) for n in z.namelist() if n.endswith('.jpg')][::300])
+        x = torch.stack([torch.from_numpy(np.array(Image.open(z.open(n)).convert('RGB'))).permute(2, 0, 1) for n in z.namelist() if n.endswith('.jpg')][::600])
     model = vr.Reprogrammed(vr.SMM(source), source, vr.RLM(source.S, 5), list('abcde')).eval()
     with torch.no_grad(): model.prompt.pattern += .1 * torch.randn(model.prompt.pattern.shape, generator=torch.Generator().manual_seed(0))
     for to in 'onnx', 'torch':
         done = vr.export(model, to, tmp_path / to, images=x)
-        assert done.folded and done.difference < 1e-4 and done.images == len(x) > 9
+        assert done.folded and done.difference < 1e-4 and done.images == len(x) > 6
 
 def test_no_image_is_in_the_file(digits, tmp_path):
     "torch.export.save writes its example, and of a part of a tensor all of it"
