@@ -8,7 +8,7 @@ __all__ = ['FORMATS', 'RUNTIME', 'RUNTIME_FILES', 'PAGE_FILES', 'folded_model', 
 # %% ../nbs/47z_export.ipynb #335c8861
 import copy, io, json, logging, shutil, subprocess, tarfile, tempfile, warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -101,11 +101,12 @@ class Exported:
     difference: float # the largest of any probability, on the images it was tried with
     images: int # how many these were
     folded: bool # whether the mapping is part of the source's last layer
+    noise: bool = False # whether they were none, but random bytes
 
     def __str__(self) -> str:
         size, how = self.file.stat().st_size, ', folded' if self.folded else ''
         return (f'{self.file}: {size:,} bytes{how}; largest difference of a probability to the model: '
-                f'{self.difference:.1e}, on {self.images} images')
+                f'{self.difference:.1e}, on {self.images} images' + ' of noise' * self.noise)
 
 # %% ../nbs/47z_export.ipynb #3ad99a2d
 FORMATS = dict(onnx='model.onnx', torch='model.pt2', web='web')
@@ -118,7 +119,7 @@ def export(
     images: Tensor | None = None, # uint8 [N, 3, side, side], to compare answers on; None: noise
     side: int | None = None, # of the images that come in; None: of the task's
     fold: bool = True, # a linear mapping into the source's last layer, batch norms into convolutions
-    prompted: bool = False, # a second output: the prompted image, in bytes
+    prompted: bool = False, # a second output: the prompted image, in bytes; a page always has it
     runtime: str | Path = 'cdn', # of a page: cdn, npm (a copy beside the page), or a folder to copy it from
 ) -> Exported:
     """Write the whole equation as one program: bytes in, probabilities and names out, for a batch of any length.
@@ -128,7 +129,7 @@ def export(
     check_choice('to', to, FORMATS)
     taken, file = _model_and_file(model, out, to)
     x = _tried_on(images, side, (taken.reading or {}).get('size'))
-    if to == 'web': return _export_page(taken, file, x, runtime, fold)
+    if to == 'web': return _export_page(taken, file, x, images is None, runtime, fold)
     check_flag('prompted', prompted)
     short = folded_model(taken, x[:16]) if check_flag('fold', fold) else taken
     with _quietly(), written_whole(file) as tmp:
@@ -136,7 +137,7 @@ def export(
         ask = (_write_onnx if to == 'onnx' else _write_torch)(program, tmp, _told_with(taken, x.shape[2]))
         far = max(float((ask(part) - taken(part).softmax(1)).abs().max()) for part in x.split(64))
         if not far <= 1e-2: raise ValueError(f'model: exported it answers something else, by {far:.1e}')
-    return Exported(file, far, len(x), short.mapping is not taken.mapping)
+    return Exported(file, far, len(x), short.mapping is not taken.mapping, images is None)
 
 # %% ../nbs/47z_export.ipynb #849ec245
 def _model_and_file(model, out, to):
@@ -207,7 +208,7 @@ RUNTIME = '1.30.0' # of onnxruntime-web
 RUNTIME_FILES = 'ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm'
 PAGE_FILES = 'index.html', 'model.onnx', *RUNTIME_FILES
 
-def _export_page(model, folder, x, runtime, fold):
+def _export_page(model, folder, x, noise, runtime, fold):
     "A folder with the page, the ONNX file, and, if it is to be there, what runs it"
     if folder.exists() and not (folder.is_dir() and {f.name for f in folder.iterdir()} <= set(PAGE_FILES)):
         raise ValueError(f'out: {folder} is there and holds more than such a page; it is not replaced')
@@ -217,7 +218,7 @@ def _export_page(model, folder, x, runtime, fold):
         settings = settings.replace('<', '\\u003c') # no label ends the script
         (tmp / 'index.html').write_text(page.replace('/*SETTINGS*/', settings), encoding='utf-8')
         done = export(model, 'onnx', tmp / 'model.onnx', images=x, fold=fold, prompted=True)
-    return Exported(folder / 'model.onnx', done.difference, done.images, done.folded)
+    return replace(done, file=folder / 'model.onnx', noise=noise)
 
 def _runtime(runtime, folder) -> str: # where the page finds it
     "What runs an ONNX file in a browser, copied into the folder unless it comes from a CDN"
