@@ -64,7 +64,8 @@ controls baselines official plots watching
 ladders
 theory
 runs
-prediction reports bench sharing exporting
+prediction reports bench sharing exporting grids claims
+many
 cli'''.splitlines()
 
 def test_imports_run_downhill():

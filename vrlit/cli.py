@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Version', 'Device', 'KINDS', 'DATA', 'FIT', 'Weights', 'Texts', 'bench', 'demo', 'Kind', 'list_', 'train_',
-           'ladder_', 'speed_', 'Format', 'export_', 'watch_', 'eval_', 'predict_']
+           'ladder_', 'speed_', 'Format', 'export_', 'grid_', 'watch_', 'eval_', 'predict_']
 
 # %% ../nbs/49_cli.ipynb #eb0de807
 import ast, enum, fnmatch, inspect, json, os, re, signal, sys, textwrap, time, traceback
@@ -85,12 +85,9 @@ def _check_out(path: Path):
 # %% ../nbs/49_cli.ipynb #0133748d
 def _some(task, seed):
     "Of a large task so many images that a demonstration stays one"
-    import torch
     most = dict(train=1000, val=200, test=500)
-    if all(len(task.splits[k]) <= 1.5 * n for k, n in most.items()): return task
-    g, parts = torch.Generator().manual_seed(seed), task.splits
-    drawn = {k: parts[k][torch.randperm(len(parts[k]), generator=g)[:n]] for k, n in most.items()}
-    return vr.make_task(task.name, labels=task.labels, provenance=f'{task.provenance}; some of them', **drawn)
+    small = all(len(task.splits[k]) <= 1.5 * n for k, n in most.items())
+    return task if small else task.some(tuple(most.values()), seed)
 
 def _trainings(task, source, seed):
     "(name of the prompt, of the mapping, model) of every training"
@@ -242,12 +239,18 @@ def _shares(text: str):
     except ValueError:
         raise typer.BadParameter(f'expected shares of the epochs such as 0.5,0.72, got {text!r}') from None
 
+def _counts(text: str):
+    try: return text if isinstance(text, tuple) else tuple(int(n) for n in text.split(',') if n.strip())
+    except ValueError:
+        raise typer.BadParameter(f'expected numbers of images such as 1000,200,500, got {text!r}') from None
+
 def _weights(text):
     if not isinstance(text, str) or text == 'balanced': return text
     return list(_shares(text))
 
 def _list(text: str): return text if isinstance(text, tuple) else tuple(t.strip() for t in text.split(',') if t.strip())
 
+# %% ../nbs/49_cli.ipynb #53952b56
 KINDS: dict[str, tuple[Any, dict]] = { # for an annotation, the option's type, and what more Typer is told
     'int': (int, {}), 'float': (float, {}), 'str': (str, {}), 'bool': (bool, {}),
     'str | None': (str | None, {}),
@@ -258,6 +261,7 @@ KINDS: dict[str, tuple[Any, dict]] = { # for an annotation, the option's type, a
     'tuple[float, ...]': (Any, dict(parser=_shares, metavar='SHARES')),
     'str | list[float] | None': (Any, dict(parser=_weights, metavar='balanced|NUMBERS')),
     'tuple[str, str] | None': (Any, dict(parser=_list, metavar='IMAGE,LABEL')),
+    'tuple[int, int, int] | None': (Any, dict(parser=_counts, metavar='TRAIN,VAL,TEST')),
     'str | Path': (Path, {}), 'str | Path | None': (Path | None, {}),
     'str | Callable | None': (str | None, {}), 'torch.device | str | None': (str | None, {})}
 
@@ -391,10 +395,7 @@ def _prepared(words, settings, said, recipe):
     "Model, task, the words to keep, and the settings of `fit`"
     seed, config = settings['seed'], _config(words, settings)
     task = vr.load_task(config['task'], **config['data'], seed=seed, download=settings['download'])
-    source = vr.build_source(config['source'], config['weights'], config['texts'], labels=task.labels, seed=seed,
-                             device=settings['device'])
-    mapping = vr.build_mapping(words['mapping'], source.S, task.K, (source.labels, task.labels), seed, source)
-    model = vr.Reprogrammed(vr.build_prompt(words['prompt'], source, seed), source, mapping)
+    model = vr.build_model(config, task, seed=seed, device=settings['device'])
     asked = {k: settings[k] for k in FIT if k in settings}
     return model, task, config, asked | {k: v for k, v in _recipe(model.prompt, recipe).items() if k not in said}
 
@@ -549,6 +550,53 @@ def export_(
         done = vr.export(loaded, to.value, out, side=side, fold=fold, runtime=runtime)
         typer.echo(done)
         if to is Format.web: typer.echo(f'python -m http.server -d {done.file.parent}    shows it')
+
+# %% ../nbs/49_cli.ipynb #bf8199b4
+def _assigned(text: str) -> tuple[str, Any]:
+    "'epochs=4' as a word and its value"
+    word, equals, value = text.partition('=')
+    if not equals: raise ValueError(f'--set: expected WORD=VALUE, such as epochs=4, got {text!r}')
+    try: return word.strip(), ast.literal_eval(value)
+    except (SyntaxError, ValueError): return word.strip(), value
+
+# %% ../nbs/49_cli.ipynb #fba9a41b
+@app.command('grid')
+def grid_(
+    file: Annotated[Path, typer.Argument(help='A .toml file: axes, words for all runs, and for some.')],
+    db: Annotated[Path | None, typer.Option(help='The database of its rows.', show_default='FILE.db')] = None,
+    dry_run: Annotated[bool, typer.Option('--dry-run', help='List the runs and the time they take, and do nothing.')
+                       ] = False,
+    words: Annotated[list[str], typer.Option('--set', metavar='WORD=VALUE', help='A word for all runs, instead of what '
+                                             'the file says: root=/data. May be given several times.')] = [],
+    workers: Annotated[int | None, typer.Option(min=0, help='Processes; 0: this one.',
+                                                show_default='a GPU or a core for each')] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help='Stop after so many, with all that is finished kept.',
+                                                  show_default='go on to the end')] = None,
+    keep: Annotated[bool, typer.Option('--keep', help='Leave a run folder of each, in FILE.runs.')] = False,
+    retry: Annotated[bool, typer.Option('--retry', help='Do again what failed.')] = False,
+    extend: Annotated[bool, typer.Option('--extend', help='Keep runs in the database that the file has not.')] = False,
+    shared: Annotated[bool, typer.Option('--shared', help='Of a new database: several machines will use it, in a '
+                                                          'folder that they share.')] = False,
+    other_version: Annotated[bool, typer.Option('--other-version', help='Go on with rows of another version of vrlit.')
+                             ] = False,
+    progress: Annotated[bool, typer.Option(help='Show a bar, or in a file or pipe a line per run.')] = True,
+):
+    """Do all runs of a grid that are not done, each once; the same command goes on after an interrupt or a kill.
+
+    A second command on the same file helps. Exit status 1: some failed; 75: --minutes are over, and some wait."""
+    with _errors():
+        how = dict(keep=keep, retry=retry, extend=extend, shared=shared, other_version=other_version)
+        done = vr.grid(file, db, workers=workers, minutes=minutes, dry_run=dry_run, progress=progress, **how,
+                       **dict(map(_assigned, words)))
+        if dry_run: typer.echo('\n'.join(map(_run_line, done.runs)))
+        typer.echo(done)
+        if dry_run or len(done.rows) == len(done.runs): return
+        raise typer.Exit(1 if done.failed else 75)
+
+def _run_line(run):
+    row = run['result']
+    told = f' {row["test_acc"]:.1%}' if row else f' {run["error"]}' if run['error'] else ''
+    return f'{run["state"]:8} {", ".join(run["names"].values())}{told}'
 
 # %% ../nbs/49_cli.ipynb #0664f340
 @app.command('watch')

@@ -673,7 +673,8 @@ def load_task(
     val: float | None = .1, # share cut off for validation, where the set brings no such split; None or 0: none
     val_as_test: bool | None = None, # with train and val: take val as test, or cut a fifth off train; None: an error
     shots: int | None = None, # training images per class; None: all
-    seed: int = 0, # of every cut, of `shots`, and of the counting squares
+    at_most: tuple[int, int, int] | None = None, # images of train, val and test that are drawn; None: all
+    seed: int = 0, # of every cut, of `shots`, of `at_most`, and of the counting squares
     download: bool = False, # whether torchvision may download what is not there ('hf/...' always may)
     columns: tuple[str, str] | None = None, # image and label of a table or Hugging Face set; None: by name or type
     cache: str | Path | None = None, # folder for decoded images; None: $VRLIT_CACHE, or ~/.cache/vrlit
@@ -686,8 +687,8 @@ def load_task(
     for a set that is not there; `OSError` where the cache's disk is full or its folder closed. Images of your own that
     are in train and in test warn."""
     given: dict[str, Any] = dict(root=str(root), size=size, mode=mode, crop=crop, val=val, shots=shots, seed=seed,
-                                 columns=columns) | ({} if val_as_test is None else dict(val_as_test=val_as_test))
-    loaded = (str(name), given) if isinstance(name, str | Path) else None
+                                 columns=columns, at_most=at_most)
+    if val_as_test is not None: given['val_as_test'] = val_as_test
     _check_how(root, columns, val_as_test, size, mode, crop, val, shots, seed, memory)
     root, known = Path(root).expanduser(), name if is_known_task(name) and name in list_tasks() else None
     parts, labels, origin = _find_set(name, root, seed, download, columns)
@@ -698,5 +699,6 @@ def load_task(
     val_split = splits.get('val', val) if val else None
     task = make_task(told, splits['train'], splits.get('test'), labels, val_split, seed, origin, known not in _NO_FLIP)
     if shots is not None: task = task.few_shot(shots, seed)
-    task.loaded = loaded
+    if at_most is not None: task = task.some(at_most, seed)
+    if isinstance(name, str | Path): task.loaded = str(name), given
     return task

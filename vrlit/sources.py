@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'Source', 'last_linear', 'read_weights', 'load_weights', 'imagenet_labels',
-           'list_sources', 'is_weights_file', 'load_source', 'weights_sha256', 'load_open_clip', 'read_texts',
-           'encode_texts', 'text_encoder']
+           'list_sources', 'is_weights_file', 'check_source_name', 'load_source', 'weights_sha256', 'load_open_clip',
+           'read_texts', 'encode_texts', 'text_encoder']
 
 # %% ../nbs/02_sources.ipynb #7398ad01
 import difflib
@@ -264,6 +264,13 @@ def is_weights_file(
 ) -> bool:
     "Whether this means a file: a `Path`, or a text that ends as files of weights do. Else it is a tag."
     return isinstance(weights, Path) or str(weights).endswith(('.safetensors', '.pth', '.pt', '.bin', '.tar'))
+
+def check_source_name(
+    name: str, # as `load_source` takes it
+    weights: str | Path | bool | None = None, # likewise
+) -> None:
+    "`ValueError` for a name that no source has; nothing is loaded."
+    _find_builder(name, tag=weights if isinstance(weights, str) and not is_weights_file(weights) else None)
 
 # %% ../nbs/02_sources.ipynb #8e34ef9b
 def load_source(

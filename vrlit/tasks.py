@@ -189,18 +189,9 @@ class _Splits:
         return dict(name=self.name, K=self.K, size=self.size, provenance=self.provenance,
                     splits={k: dict(images=len(s), labels_sha256=s.sha256) for k, s in self.splits.items()})
 
-# %% ../nbs/03_tasks.ipynb #03c0de05
-class Task(_Splits):
-    """A target task: K label names, and images with labels in 0..K-1, square and all of one size.
-
-    `ValueError` for duplicate or no names, labels out of range, and images of another shape; a class that is
-    missing from the training split is a warning, and keeps its number."""
-    def to(self,
-        device: torch.device | str,
-    ) -> 'Task':
-        "This task with every split on `device` that fits there."
-        return _with(self, **{k: s.to(device) for k, s in self.splits.items()})
-
+# %% ../nbs/03_tasks.ipynb #d26045c1
+class _Fewer(_Splits):
+    "What makes a smaller task of one"
     def few_shot(self,
         k: int, # training images per class
         seed: int = 0,
@@ -210,6 +201,25 @@ class Task(_Splits):
 
         `ValueError` if a class has fewer."""
         return _few_shot(self, k, seed)
+
+    def some(self,
+        at_most: tuple[int, int, int], # images of train, val and test
+        seed: int = 0, # of which
+    ) -> 'Task':
+        "This task with at most so many images of each split; a split that has no more stays as it is."
+        return _drawn(self, at_most, seed)
+
+# %% ../nbs/03_tasks.ipynb #03c0de05
+class Task(_Fewer):
+    """A target task: K label names, and images with labels in 0..K-1, square and all of one size.
+
+    `ValueError` for duplicate or no names, labels out of range, and images of another shape; a class that is
+    missing from the training split is a warning, and keeps its number."""
+    def to(self,
+        device: torch.device | str,
+    ) -> 'Task':
+        "This task with every split on `device` that fits there."
+        return _with(self, **{k: s.to(device) for k, s in self.splits.items()})
 
     def augment(self,
         size: int | None = None, # of the result; None: the task's own
@@ -255,6 +265,7 @@ def _shuffled_by_label(y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     n = torch.bincount(y)
     return order, torch.arange(len(y)) - (n.cumsum(0) - n)[y[order]]
 
+# %% ../nbs/03_tasks.ipynb #8c918d8a
 def _few_shot(task, k, seed):
     y = task.train.y.cpu()
     check_whole('k', k)
@@ -264,6 +275,16 @@ def _few_shot(task, k, seed):
     train = task.train.take(order[place < k].sort()[0])
     told = f'{task.provenance}; {k} per class to train, seed {seed}'
     return _with(task, train=train, provenance=told, loaded=None)
+
+def _drawn(task, at_most, seed):
+    if not isinstance(at_most, (tuple, list)) or len(at_most) != 3:
+        raise ValueError(f'at_most: expected three numbers of images, of train, val and test, got {at_most!r:.80}')
+    most = {k: check_whole('at_most', n) for k, n in zip(('train', 'val', 'test'), at_most)}
+    g, parts = torch.Generator().manual_seed(check_seed(seed)), task.splits
+    order = {k: torch.randperm(len(s), generator=g) for k, s in parts.items()}
+    some = {k: s if len(s) <= most[k] else s.take(order[k][:most[k]].sort()[0]) for k, s in parts.items()}
+    told = f'{task.provenance}; at most {", ".join(f"{n:,} to {k}" for k, n in most.items())}, seed {seed}'
+    return _with(task, **some, provenance=told, loaded=None)
 
 # %% ../nbs/03_tasks.ipynb #8c3ca642
 def _with(task, **changes):
