@@ -66,6 +66,7 @@ theory
 runs
 prediction reports bench sharing exporting grids claims
 many
+tables
 cli'''.splitlines()
 
 def test_imports_run_downhill():

@@ -26,6 +26,7 @@ from . import runs as runs
 from . import sharing as sharing
 from . import sources as sources
 from . import speed as speed
+from . import tables as tables
 from . import tasks as tasks
 from . import theory as theory
 from . import train as train
@@ -252,6 +253,16 @@ from .speed import folded as folded
 from .speed import kept_memory as kept_memory
 from .speed import laid_out as laid_out
 from .speed import pass_seconds as pass_seconds
+from .tables import Cell as Cell
+from .tables import Table as Table
+from .tables import axes_of as axes_of
+from .tables import mean_ranks as mean_ranks
+from .tables import paired_p as paired_p
+from .tables import plot_costs as plot_costs
+from .tables import plot_ranks as plot_ranks
+from .tables import read_rows as read_rows
+from .tables import table as table
+from .tables import write_rows as write_rows
 from .tasks import OnDisk as OnDisk
 from .tasks import Split as Split
 from .tasks import Task as Task

@@ -193,13 +193,15 @@ def _planned(names, axes, for_all, when, stronger) -> Planned:
     for axis, name in names.items(): words |= axes[axis][name]
     for rule in when:
         if _meets(names, rule): words |= rule[1]
-    words = {k: _with_variables(k, v) for k, v in (words | stronger).items()}
+    words = {k: _with_variables(k, _or_none(k, v)) for k, v in (words | stronger).items()}
     parts = PARTS | {k: v for k, v in words.items() if k in PARTS}
     settings = {k: v for k, v in words.items() if k in FIT}
-    parts |= {k: None for k in ('recipe', 'control') if parts[k] == 'none'}
     found = {k: v for k, v in parts.items() if k != 'recipe'}
     recipe = _recipe_of(parts['prompt'], parts['recipe'])
     return Planned(names, found | dict(data={k: v for k, v in words.items() if k in DATA}, fit=recipe | settings))
+
+def _or_none(word, value): # TOML has no null
+    return None if value == 'none' and (PARTS | DATA | FIT)[word] is None else value
 
 def _with_variables(word, value):
     "'$DATA/flowers.zip' with what the environment says"

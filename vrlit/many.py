@@ -30,18 +30,16 @@ from .tasks import progress_bar, shows_bars
 from .train import Diverged, fit
 from .watching import clock_text
 
-# %% ../nbs/48w_many.ipynb #05e07128
-EPOCHS = ('before', 'selected', 'last', 'test_best') # of which a row tells
-NUMBERS = ('test_acc', 'val_acc', 'train_acc', 'loss', 'val_loss', 'epoch') # of each
+# %% ../nbs/48w_many.ipynb #067a9ae2
+EPOCHS: tuple[str, ...] = ('before', 'selected', 'last', 'test_best') # of which a row tells
+NUMBERS: tuple[str, ...] = ('test_acc', 'val_acc', 'train_acc', 'loss', 'val_loss', 'epoch') # of each
 
 def flat_row(
-    names: dict[str, str], # of the run's choices, by axis
     model: Any, # that was trained
     result: Any, # of `fit`
 ) -> dict[str, Any]:
     "A result in one row."
-    splits = result.task.get('splits', {})
-    row: dict[str, Any] = dict(names)
+    splits, row = result.task.get('splits', {}), {}
     for which in EPOCHS:
         told = getattr(result, which)
         for k in NUMBERS: row[k if which == 'selected' else f'{which}_{k}'] = told.get(k)
@@ -161,7 +159,7 @@ def _do(store, run, me, folder, kept, how) -> bool:
     try:
         with pulse:
             model, result = run_words(run.words, folder, kept, pulse.told, how['keep'])
-            told = dict(result=flat_row(run.names, model, result), log=result.log)
+            told = dict(result=flat_row(model, result), log=result.log)
     except KeyboardInterrupt:
         end_claim(store, run.key, me)
         if pulse.reason in ('lost', 'time'): return pulse.reason == 'lost'
@@ -250,7 +248,7 @@ class Grid:
     @property
     def rows(self) -> list[dict[str, Any]]:
         "A flat row of each run that is done: names by axis, and numbers, see `flat_row`."
-        return [run['result'] for run in self.runs if run['state'] == 'done']
+        return [run['names'] | run['result'] for run in self.runs if run['state'] == 'done']
 
     @property
     def failed(self) -> list[dict[str, Any]]:
