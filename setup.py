@@ -27,7 +27,7 @@ setup(
                  *(f'Programming Language :: Python :: {v}' for v in pythons)],
     python_requires=f'>={cfg["min_python"]}',
     packages=find_packages(include=['vrlit', 'vrlit.*']),
-    package_data={'vrlit': ['py.typed', '*.pyi', 'data/*.safetensors', 'data/*.json', 'data/*.html']},
+    package_data={'vrlit': ['py.typed', '*.pyi', 'data/*.safetensors', 'data/*.json', 'data/*.html', 'data/*.toml']},
     install_requires=cfg['requirements'].split(),
     extras_require={name: cfg[f'{name}_requirements'].split() for name in ('datasets', 'tensorboard', 'onnx', 'dev')},
     entry_points={'console_scripts': ['vrlit=vrlit.cli:app'],

@@ -67,6 +67,7 @@ runs
 prediction reports bench sharing exporting grids claims
 many
 tables
+reproduction
 cli'''.splitlines()
 
 def test_imports_run_downhill():

@@ -21,6 +21,7 @@ from . import prediction as prediction
 from . import prompts as prompts
 from . import recipes as recipes
 from . import reports as reports
+from . import reproduction as reproduction
 from . import reprogram as reprogram
 from . import runs as runs
 from . import sharing as sharing
@@ -114,6 +115,7 @@ from .grids import Plan as Plan
 from .grids import Planned as Planned
 from .grids import full_configuration as full_configuration
 from .grids import read_grid as read_grid
+from .grids import toml as toml
 from .ladders import Ladder as Ladder
 from .ladders import ladder as ladder
 from .loaders import image_files as image_files
@@ -121,6 +123,7 @@ from .loaders import is_known_task as is_known_task
 from .loaders import list_tasks as list_tasks
 from .loaders import load_task as load_task
 from .loaders import read_image as read_image
+from .loaders import task_at_hand as task_at_hand
 from .many import Grid as Grid
 from .many import Kept as Kept
 from .many import flat_row as flat_row
@@ -204,6 +207,13 @@ from .reports import per_label as per_label
 from .reports import report as report
 from .reports import worst_confusions as worst_confusions
 from .reports import write_report as write_report
+from .reproduction import Missing as Missing
+from .reproduction import Reproduction as Reproduction
+from .reproduction import list_tables as list_tables
+from .reproduction import published_numbers as published_numbers
+from .reproduction import published_table as published_table
+from .reproduction import reproduce as reproduce
+from .reproduction import run_seconds as run_seconds
 from .reprogram import Frozen as Frozen
 from .reprogram import LabelMapping as LabelMapping
 from .reprogram import Reprogrammed as Reprogrammed
@@ -242,6 +252,7 @@ from .sources import load_weights as load_weights
 from .sources import read_texts as read_texts
 from .sources import read_weights as read_weights
 from .sources import text_encoder as text_encoder
+from .sources import weights_at_hand as weights_at_hand
 from .sources import weights_sha256 as weights_sha256
 from .speed import Computing as Computing
 from .speed import Engine as Engine

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'Source', 'last_linear', 'read_weights', 'load_weights', 'imagenet_labels',
-           'list_sources', 'is_weights_file', 'check_source_name', 'load_source', 'weights_sha256', 'load_open_clip',
-           'read_texts', 'encode_texts', 'text_encoder']
+           'list_sources', 'is_weights_file', 'check_source_name', 'weights_at_hand', 'load_source', 'weights_sha256',
+           'load_open_clip', 'read_texts', 'encode_texts', 'text_encoder']
 
 # %% ../nbs/02_sources.ipynb #7398ad01
 import difflib
@@ -271,6 +271,40 @@ def check_source_name(
 ) -> None:
     "`ValueError` for a name that no source has; nothing is loaded."
     _find_builder(name, tag=weights if isinstance(weights, str) and not is_weights_file(weights) else None)
+
+# %% ../nbs/02_sources.ipynb #6f41bc06
+def weights_at_hand(
+    name: str, # as `load_source` takes it, or clip/...
+    weights: str | Path | bool | None = None, # likewise; None: the library's
+) -> bool:
+    "Whether these weights can be loaded without a network: embedded, a file, or in the cache of their library."
+    if weights is False or name == 'embedded': return True
+    if is_weights_file(weights): return Path(str(weights)).expanduser().is_file()
+    if name.startswith('clip/'): return name == 'clip/miniature' or _has_open_clip(name[5:], weights)
+    tag = weights if isinstance(weights, str) else None
+    build, arch = _find_builder(name, tag)
+    if build is _torchvision:
+        from torchvision.models import get_model_weights
+        tags = get_model_weights(arch)
+        return _in_hub((tags[tag] if tag else tags.DEFAULT).url)
+    import timm
+    arch, _, given = arch.partition('.')
+    cfg = timm.models.get_pretrained_cfg(f'{arch}.{tag or given}'.rstrip('.'))
+    return cfg is not None and (_in_hub(cfg.url) or _in_hf(cfg.hf_hub_id))
+
+def _has_open_clip(arch, tag):
+    import open_clip
+    cfg = open_clip.get_pretrained_cfg(arch, tag or 'openai')
+    return bool(cfg) and (_in_hf(cfg.get('hf_hub')) or _in_hub(cfg.get('url'), Path('~/.cache/clip').expanduser()))
+
+def _in_hub(url, folder=None):
+    folder = folder or Path(torch.hub.get_dir()) / 'checkpoints'
+    return bool(url) and (folder / Path(url).name).is_file()
+
+def _in_hf(repo):
+    from huggingface_hub import try_to_load_from_cache
+    names = ('model.safetensors', 'open_clip_model.safetensors', 'pytorch_model.bin', 'open_clip_pytorch_model.bin')
+    return bool(repo) and any(isinstance(try_to_load_from_cache(repo.strip('/'), name), str) for name in names)
 
 # %% ../nbs/02_sources.ipynb #8e34ef9b
 def load_source(
