@@ -167,3 +167,46 @@ def test_controls_and_kept_runs(tmp_path):
     model = vr.Reprogrammed(vr.Padding(source), source, vr.ILM(source.S, task.K))
     alone = vr.compare(model, task, 'random', **{k: WORDS[k] for k in ('batch_size', 'lr', 'layout', 'device', 'epochs')}, progress=False)
     assert alone.controls['random'].selected['test_acc'] == found.rows[1]['test_acc']
+
+def ray_workers():
+    "Processes of this machine that train for Ray"
+    found = []
+    for proc in Path('/proc').glob('[0-9]*'):
+        try: told = (proc / 'cmdline').read_bytes()
+        except OSError: continue
+        if told.startswith(b'ray::ray_run'): found.append(int(proc.name))
+    return found
+
+def on_ray(file, db): vr.grid(file, db, workers=2, engine='ray', lease=8, progress=False)
+
+@pytest.mark.skipif(not Path('/proc').exists(), reason='finds the workers of Ray in /proc')
+def test_ray_and_two_kills(tmp_path):
+    pytest.importorskip('ray')
+    file, db = toml(tmp_path / 'grid.toml'), tmp_path / 'ray.db'
+    driver = forks.Process(target=on_ray, args=(file, db))
+    driver.start()
+    for n in 2, 8:
+        until(lambda: len(seen(db, 'done')) > n and ray_workers())
+        for pid in ray_workers()[:1]: os.kill(pid, signal.SIGKILL)
+    driver.join(200)
+    assert driver.exitcode == 0
+    runs = seen(db, None)
+    assert [run['state'] for run in runs] == ['done'] * 24, [run['error'] for run in runs]
+    serial = vr.grid(file, tmp_path / 'serial.db', workers=0, progress=False)
+    assert timeless(serial.rows) == timeless(run['names'] | run['result'] for run in runs)
+
+def test_slurm(tmp_path):
+    "The script is one that bash runs, and two of its jobs do all runs"
+    file = toml(tmp_path / 'a grid.toml', task='digits', prompt=['Padding', 'Watermark'], seed=[0, 1])
+    code, out, err = forked(command_line, 'grid', str(file), '--slurm', str(tmp_path / 'job.sh'), '--jobs', '2', '--minutes', '3', '--set', 'epochs=1')
+    assert code == 0 and '4 waiting' in out and 'starts 2 workers' in out, err
+    script = (tmp_path / 'job.sh').read_text()
+    assert '#SBATCH --array=0-1' in script and '#SBATCH --time=8\n' in script
+    with Store(tmp_path / 'a grid.db') as store: assert not store.in_memory()
+    env = os.environ | dict(PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}', SLURM_CPUS_PER_TASK='1')
+    jobs = [subprocess.Popen(['bash', str(tmp_path / 'job.sh')], env=env | dict(SLURM_ARRAY_TASK_ID=str(i)), stdout=subprocess.PIPE, stderr=subprocess.PIPE) for i in range(2)]
+    for job in jobs:
+        _, err = job.communicate(timeout=120)
+        assert job.returncode == 0, err.decode()
+    runs = seen(tmp_path / 'a grid.db', None)
+    assert [run['state'] for run in runs] == ['done'] * 4 and {run['result']['epochs'] for run in runs} == {1}

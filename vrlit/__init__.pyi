@@ -128,8 +128,11 @@ from .many import Grid as Grid
 from .many import Kept as Kept
 from .many import flat_row as flat_row
 from .many import grid as grid
+from .many import ray_run as ray_run
+from .many import run_row as run_row
 from .many import run_words as run_words
 from .many import seconds_left as seconds_left
+from .many import slurm_script as slurm_script
 from .many import work_on as work_on
 from .many import worker_process as worker_process
 from .mappings.bayesian import BLM as BLM

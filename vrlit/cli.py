@@ -570,6 +570,15 @@ def _assigned(text: str) -> tuple[str, Any]:
     try: return word.strip(), ast.literal_eval(value)
     except (SyntaxError, ValueError): return word.strip(), value
 
+# %% ../nbs/49_cli.ipynb #e146f68d
+def _write_slurm(script, jobs, minutes, file, db, words, how):
+    "The database, with all runs in it, and a script that starts its workers"
+    made = vr.grid(file, db, minutes=0, **how | dict(shared=True, engine='local', workers=0))
+    command = ['vrlit', 'grid', str(file.absolute()), '--db', str(made.file.absolute())]
+    for text in words: command += ['--set', text]
+    with vr.written_whole(script) as tmp: tmp.write_text(vr.slurm_script(command, jobs, minutes), encoding='utf-8')
+    typer.echo(f'{made}\nsbatch {script}    starts {jobs} workers')
+
 # %% ../nbs/49_cli.ipynb #fba9a41b
 @app.command('grid')
 def grid_(
@@ -580,6 +589,7 @@ def grid_(
     words: Words = [],
     workers: Workers = None,
     minutes: Minutes = None,
+    engine: Annotated[str, typer.Option(help='local: processes on this machine; ray: a cluster.')] = 'local',
     keep: Annotated[bool, typer.Option('--keep', help='Leave a run folder of each, in FILE.runs.')] = False,
     retry: Annotated[bool, typer.Option('--retry', help='Do again what failed.')] = False,
     extend: Annotated[bool, typer.Option('--extend', help='Keep runs in the database that the file has not.')] = False,
@@ -587,19 +597,25 @@ def grid_(
                                                           'folder that they share.')] = False,
     other_version: Annotated[bool, typer.Option('--other-version', help='Go on with rows of another version of vrlit.')
                              ] = False,
+    slurm: Annotated[Path | None, typer.Option(help='Run nothing, and write a script for sbatch: an array of workers '
+                                                    'on the database, in a folder that all machines share.',
+                                               show_default='none')] = None,
+    jobs: Annotated[int, typer.Option(min=1, help='Of the array of --slurm.')] = 4,
     progress: Progress = True,
 ):
     """Do all runs of a grid that are not done, each once; the same command goes on after an interrupt or a kill.
 
     A second command on the same file helps. Exit status 1: some failed; 75: --minutes are over, and some wait."""
     with _errors():
-        how = dict(keep=keep, retry=retry, extend=extend, shared=shared, other_version=other_version)
-        done = vr.grid(file, db, workers=workers, minutes=minutes, dry_run=dry_run, progress=progress, **how,
-                       **dict(map(_assigned, words)))
+        how: Any = dict(keep=keep, retry=retry, extend=extend, shared=shared, other_version=other_version)
+        how |= dict(workers=workers, engine=engine, progress=progress) | dict(map(_assigned, words))
+        if slurm is not None: return _write_slurm(slurm, jobs, minutes or 240., file, db, words, how)
+        done = vr.grid(file, db, minutes=minutes, dry_run=dry_run, **how)
         if dry_run: typer.echo('\n'.join(map(_run_line, done.runs)))
         typer.echo(done)
         if not dry_run: _exit_with(done)
 
+# %% ../nbs/49_cli.ipynb #1daaa01a
 def _exit_with(grid):
     if len(grid.rows) < len(grid.runs): raise typer.Exit(1 if grid.failed else 75)
 
