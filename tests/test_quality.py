@@ -64,7 +64,7 @@ controls baselines official plots watching
 ladders
 theory
 runs
-prediction reports bench sharing exporting grids claims
+prediction reports bench sharing exporting grids claims search
 many
 tables
 reproduction

@@ -24,6 +24,7 @@ from . import reports as reports
 from . import reproduction as reproduction
 from . import reprogram as reprogram
 from . import runs as runs
+from . import search as search
 from . import sharing as sharing
 from . import sources as sources
 from . import speed as speed
@@ -236,6 +237,11 @@ from .runs import load_run as load_run
 from .runs import part_class as part_class
 from .runs import read_part as read_part
 from .runs import save_run as save_run
+from .search import Pruned as Pruned
+from .search import Search as Search
+from .search import auto as auto
+from .search import run_trial as run_trial
+from .search import suggested as suggested
 from .sharing import Adapters as Adapters
 from .sharing import from_pretrained as from_pretrained
 from .sharing import model_card as model_card

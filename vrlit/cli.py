@@ -6,7 +6,7 @@
 __all__ = ['app', 'Version', 'Device', 'KINDS', 'DATA', 'FIT', 'Weights', 'Texts', 'bench', 'Words', 'Workers', 'Minutes',
            'Progress', 'Data', 'Rows', 'Cols', 'Value', 'Epoch', 'Over', 'Where', 'demo', 'Kind', 'list_', 'train_',
            'ladder_', 'speed_', 'Format', 'export_', 'grid_', 'Form', 'table_', 'plot_', 'HowLarge', 'reproduce_',
-           'watch_', 'eval_', 'predict_']
+           'auto_', 'watch_', 'eval_', 'predict_']
 
 # %% ../nbs/49_cli.ipynb #eb0de807
 import ast, enum, fnmatch, inspect, json, os, re, signal, sys, textwrap, time, traceback
@@ -731,6 +731,39 @@ def reproduce_(
         done = vr.reproduce(name, scale.value, workers=workers, minutes=minutes, progress=progress, **how)
         typer.echo(f'\n{done}')
         _exit_with(done.grid)
+
+# %% ../nbs/49_cli.ipynb #9dfc46a8
+@app.command('auto')
+@_with_options(DATA)
+def auto_(
+    task: Annotated[str, typer.Argument(help='A target task, as `vrlit train` takes it; with validation images.')],
+    minutes: Annotated[float, typer.Option(min=0, help='For the search; what is begun by then is ended.')] = 10.,
+    source: Annotated[str, typer.Option(help='A source, as `vrlit train` takes it.')] = 'embedded',
+    weights: Weights = None,
+    texts: Texts = None,
+    space: Annotated[str, typer.Option(help='default, or autovp.')] = 'default',
+    trials: Annotated[int | None, typer.Option(min=0, help='At most so many in all.',
+                                               show_default='as many as there is time for')] = None,
+    epochs: Annotated[int, typer.Option(min=1, help='Of each trial that is not given up.')] = 10,
+    batch_size: Annotated[int, typer.Option(min=1, help='Images per step.')] = 32,
+    seed: Annotated[int, typer.Option(help='Of all that is drawn.')] = 0,
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option(help='The folder; a search that is there goes on.',
+                                             show_default='runs/auto-TASK-SEED')] = None,
+    progress: Annotated[bool, typer.Option(help='Show a bar.')] = True,
+    **settings,
+):
+    """Search for a prompt, a mapping and a rate: the ladder first, then Optuna, chosen on validation images.
+
+    Leaves the best as a run in the folder, tests it once, and says so if one pass was best. The same command goes on
+    after an interrupt."""
+    with _errors():
+        target = vr.load_task(task, **settings, seed=seed)
+        built = vr.build_source(source, weights, texts, labels=target.labels, seed=seed, device=device)
+        out = out or Path('runs') / f'auto-{_slug(task)}-{seed}'
+        typer.echo(f'{built}\n{target}')
+        how: Any = dict(trials=trials, space=space, epochs=epochs, batch_size=batch_size, seed=seed, device=device)
+        typer.echo(vr.auto(target, built, minutes=minutes, out=out, progress=progress, **how))
 
 # %% ../nbs/49_cli.ipynb #0664f340
 @app.command('watch')
