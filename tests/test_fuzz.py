@@ -42,6 +42,8 @@ TEXTS = ['a cat', 'a dog', 'the sun', 'x']
 FITTED = model()
 KEPT_RUN = vr.save_run(Path(tempfile.mkdtemp()) / 'run', FITTED, T, vr.fit(FITTED, T, **quick))
 
+ROWS = [dict(task=t, prompt=p, seed=s, test_acc=.1 * s + i, seconds=1., trained=3) for i, t in enumerate('ab') for p in 'xyz' for s in range(3)]
+
 def doors():
     "{name: (function of named arguments, good arguments)}"
     x, y = data(24)
@@ -60,7 +62,8 @@ def doors():
         resized=(lambda **kw: T.test.resized(**kw), dict(size=8, mode='bilinear')),
         remember=(lambda **kw: vr.LabelCounts(12, 4).remember(**kw), dict(before=vr.LabelCounts(12, 4), share=.5)),
         update_mapping=(vr.update_mapping, dict(model=model(), split=T.train, epoch=0, batch_size=8)),
-        load_task=(lambda **kw: vr.load_task(**kw), dict(name='digits', root='~/data', size=None, mode='bilinear', crop=False, val=.1, val_as_test=None, shots=2, seed=0, download=False, columns=None, memory=.5)),
+        load_task=(lambda **kw: vr.load_task(**kw), dict(name='digits', root='~/data', size=None, mode='bilinear', crop=False, val=.1, val_as_test=None, shots=2, at_most=(9, 9, 9), seed=0, download=False, columns=None, memory=.5)),
+        some=(lambda **kw: T.some(**kw), dict(at_most=(9, 9, 9), seed=0)),
         make_task=(vr.make_task, dict(name='t', train=(x, y), test=(x, y), labels=list('abcd'), val=.25, seed=0, provenance='here', flip=True)),
         Split=(vr.Split, dict(x=x, y=y)),
         few_shot=(lambda **kw: T.few_shot(**kw), dict(k=1, seed=0)),
@@ -97,6 +100,20 @@ def doors():
         export_page=(lambda runtime: vr.export(FITTED, 'web', tempfile.mkdtemp() + '/a', images=x[:4], runtime=runtime), dict(runtime='cdn')),
         folded_model=(vr.folded_model, dict(model=FITTED, x=x[:4])),
         read_watched=(vr.read_watched, dict(folder=KEPT_RUN)),
+        part_class=(vr.part_class, dict(text='SMM(patch=4)', what='prompt')),
+        weights_at_hand=(vr.weights_at_hand, dict(name='embedded', weights=None)),
+        task_at_hand=(vr.task_at_hand, dict(name='digits', root='nowhere')),
+        read_grid=(lambda told, **kw: vr.read_grid(told | kw if isinstance(told, dict) else told), dict(
+            told=dict(grid=dict(task='digits', prompt=['SMM', 'Padding'], seed=[0, 1])), when=[dict(prompt='SMM', set=dict(lr=.1))], exclude=[dict(seed=1)], epochs=1, mapping='ILM', root='nowhere')),
+        axes=(lambda **kw: vr.read_grid(dict(grid=kw)), dict(task='digits', prompt='SMM', mapping=['ILM'], seed=0, source='embedded', recipe='none', control='none', epochs=[1, 2])),
+        grid=(lambda **kw: vr.grid(dict(grid=dict(task='digits')), dry_run=True, **kw), dict(db='nowhere.db', workers=0, minutes=1., engine='local', keep=False, retry=False, extend=False, shared=False, other_version=False, lease=30., progress=False)),
+        slurm_script=(vr.slurm_script, dict(command=['vrlit'], jobs=2, minutes=9., cpus=1, gpus=0)),
+        table=(vr.table, dict(data=ROWS, rows='prompt', cols='task', value='test_acc', epoch='selected', over='seed', where=None, test='wilcoxon', alpha=.05, average=True)),
+        mean_ranks=(vr.mean_ranks, dict(data=ROWS, rows='prompt', cols='task', value='test_acc', alpha=.05)),
+        paired_p=(vr.paired_p, dict(a=[.1] * 7, b=[.2] * 7, test='wilcoxon')),
+        published_table=(vr.published_table, dict(name='dvp')),
+        reproduce=(lambda **kw: vr.reproduce(**kw), dict(name='smm-table3', scale='small', root='nowhere', weights='nowhere', download=False, db='nowhere.db', dry_run=True, workers=0)),
+        auto=(lambda out, **kw: vr.auto(out=tempfile.mkdtemp() if isinstance(out, (str, Path)) else out, **kw), dict(task=T, source=F, minutes=0., trials=0, space='default', epochs=1, batch_size=8, out='auto', seed=0, device='cpu', progress=False)),
         load_run=(lambda **kw: vr.load_run(**kw), dict(folder='nowhere', source=None, weights=None, device=None)),
         build_prompt=(vr.build_prompt, dict(text='Padding(inner=4)', source=F, seed=0)),
         ladder=(vr.ladder, dict(task=T, sources=F, minutes=0., batch_size=8, seed=0, device='cpu', memory=.5, progress=False)),

@@ -73,6 +73,8 @@ def _plain_value(value):
     "As JSON has it, all numbers alike: 1 and 1.0 are the same"
     if isinstance(value, dict): return {str(k): _plain_value(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)): return [_plain_value(v) for v in value]
+    if not isinstance(value, (str, int, float, bool, type(None))):
+        raise TypeError(f'grid: expected texts, numbers, lists and tables, as a file can hold, got {what_came(value)}')
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 def _plain_part(text, what):
@@ -111,10 +113,13 @@ def read_grid(
 
     `ValueError` for what is unknown in it, `FileNotFoundError` if there is no such file."""
     name, told = _grid_told(grid)
+    _plain_value(told['grid'])
     axes = {axis: _choices(axis, value) for axis, value in told.pop('grid').items()}
     rules = {what: [_rule(what, r, axes) for r in _tables(what, told.pop(what, []))] for what in ('when', 'exclude')}
     for_all = {k: v for k, v in (told | words).items()}
-    for word in for_all: _check_word(word, 'grid')
+    for word, value in for_all.items():
+        _check_word(word, 'grid')
+        _plain_value(value)
     plan = Plan(name, {axis: list(choices) for axis, choices in axes.items()})
     plan.runs = [_planned(names, axes, for_all, rules['when'], words) for names in _combinations(axes)
                  if not any(_meets(names, rule) for rule in rules['exclude'])]
@@ -204,7 +209,7 @@ def _planned(names, axes, for_all, when, stronger) -> Planned:
     return Planned(names, found | dict(data={k: v for k, v in words.items() if k in DATA}, fit=recipe | settings))
 
 def _or_none(word, value): # TOML has no null
-    return None if value == 'none' and (PARTS | DATA | FIT)[word] is None else value
+    return None if isinstance(value, str) and value == 'none' and (PARTS | DATA | FIT)[word] is None else value
 
 def _with_variables(word, value):
     "'$DATA/flowers.zip' with what the environment says"
@@ -215,6 +220,7 @@ def _with_variables(word, value):
 # %% ../nbs/48_grid.ipynb #21ec4e4a
 def _recipe_of(prompt, name) -> dict[str, Any]:
     if name is None: return {}
+    check_type('recipe', name, str, 'the name of a recipe')
     known = getattr(part_class(prompt, 'prompt'), 'recipes', {})
     if name in known: return known[name]
     raise ValueError(f'recipe: {prompt} has {", ".join(known) or "none"}, got {name!r}')
@@ -223,19 +229,21 @@ def _check_plan(plan):
     if not plan.runs: raise ValueError('exclude: no run is left')
     for k, check in dict(prompt=lambda v: part_class(v, 'prompt'), mapping=lambda v: part_class(v, 'mapping'),
                          seed=check_seed, control=_check_control).items():
-        for value in {run.words[k] for run in plan.runs}: check(value)
-    for source, weights in {(run.words['source'], run.words['weights']) for run in plan.runs}:
+        for value in _different(run.words[k] for run in plan.runs): check(value)
+    for source, weights in _different((run.words['source'], run.words['weights']) for run in plan.runs):
         name = read_part(source, 'source')[0]
         if not name.startswith('clip/'): check_source_name(name, weights)
-    for task, root in {(run.words['task'], run.words['data'].get('root', DATA['root'])) for run in plan.runs}:
+    for task, root in _different((run.words['task'], run.words['data'].get('root', DATA['root'])) for run in plan.runs):
         _check_task(task, root)
     by_key = {run.key: run for run in reversed(plan.runs)} # the first of each
     for run in plan.runs:
         if (other := by_key[run.key]) is run: continue
         raise ValueError(f'grid: two of its runs are the same: ({other}) and ({run})')
 
+def _different(values): return {repr(v): v for v in values}.values() # which need not be hashable
+
 def _check_control(name):
-    if name is None or name in CONTROLS: return
+    if name is None or isinstance(name, str) and name in CONTROLS: return
     raise ValueError(f'control: expected none, {" or ".join(CONTROLS)}, got {name!r}')
 
 def _check_task(task, root):

@@ -709,6 +709,8 @@ def task_at_hand(
     root: str | Path = '~/data', # where data sets are
 ) -> bool:
     "Whether it is here. No image is decoded, and nothing is downloaded."
+    check_type('name', name, (str, Path), 'a name or a file')
+    check_type('root', root, (str, Path), 'a folder')
     if str(name).startswith('hf/'): return False # which only its library knows
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from . import __version__
-from .checks import check_choice, check_flag, check_number, check_type, check_whole
+from .checks import check_choice, check_flag, check_names, check_number, check_type, check_whole
 from .claims import Store, add_runs, claim_run, end_claim, free_claims, other_machines, renew_claim, retry_failed
 from .claims import store_facts, stored_facts, stored_runs, worker_name
 from .controls import control_model
@@ -261,6 +261,7 @@ def slurm_script(
     for what, n in dict(jobs=jobs, cpus=cpus).items(): check_whole(what, n)
     check_whole('gpus', gpus, 0)
     check_number('minutes', minutes, 1)
+    check_names('command', command)
     asked = dict(array=f'0-{jobs - 1}', time=math.ceil(minutes) + 5, ntasks=1, output='vrlit-%A-%a.log')
     asked |= {'job-name': 'vrlit', 'cpus-per-task': cpus} | (dict(gpus=gpus) if gpus else {})
     lines = ['#!/bin/bash', '# sbatch THIS starts the workers; again, as often as runs are left', '']

@@ -270,7 +270,7 @@ def reproduce(
     spec, missing = _resolved(told, Path(root).expanduser(), weights, download)
     if any(not choices for choices in spec['grid'].values()): return Reproduction(name, scale, told, missing, None)
     if download: spec['download'] = True
-    file = Path(f'{name}-{scale}.db' if db is None else db).expanduser()
+    file = Path(check_type('db', f'{name}-{scale}.db' if db is None else db, (str, Path), 'a file')).expanduser()
     if not dry_run: return Reproduction(name, scale, told, missing, grid(spec, file, extend=True, **how))
     planned = grid(spec, file, dry_run=True, **how)
     device = usable_device(planned.plan.runs[0].words['fit'].get('device'))

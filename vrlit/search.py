@@ -20,6 +20,7 @@ from .ladders import Ladder, ladder
 from .loaders import load_task
 from .reprogram import Reprogrammed
 from .runs import build_model, build_source, load_run, save_run
+from .sources import Source
 from .tasks import Task, progress_bar
 from .train import Diverged, evaluate, fit
 from .watching import clock_text, read_watched
@@ -234,6 +235,7 @@ def auto(
     if getattr(check_type('task', task, Task, 'a task, or its name'), 'val', None) is None:
         raise ValueError(f'task: expected one with validation images, by which settings are chosen, got {task.name}')
     if isinstance(source, str): source = build_source(source, labels=task.labels, seed=seed, device=device)
+    check_type('source', source, Source, 'a source, or its name')
     folder, until = Path(check_type('out', out, (str, Path), 'a folder')).expanduser(), time.time() + 60 * minutes
     told = dict(task=task.record(), source=str(source.name), space=space_, seed=seed, epochs=epochs,
                 batch_size=batch_size)

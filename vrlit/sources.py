@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_names, check_number, check_whole, what_came
+from .checks import check_names, check_number, check_type, check_whole, what_came
 from .reprogram import Frozen
 
 # %% ../nbs/02_sources.ipynb #228660ba
@@ -278,6 +278,7 @@ def weights_at_hand(
     weights: str | Path | bool | None = None, # likewise; None: the library's
 ) -> bool:
     "Whether these weights can be loaded without a network: embedded, a file, or in the cache of their library."
+    check_type('name', name, str, 'the name of a source')
     if weights is False or name == 'embedded': return True
     if is_weights_file(weights): return Path(str(weights)).expanduser().is_file()
     if name.startswith('clip/'): return name == 'clip/miniature' or _has_open_clip(name[5:], weights)

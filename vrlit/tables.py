@@ -76,9 +76,16 @@ def paired_p(
 ) -> float: # 1 where there are fewer than six pairs
     "The probability of a difference as large as this one, to either side, if there is none."
     check_choice('test', test, TESTS)
-    d = np.asarray(list(a), float) - np.asarray(list(b), float)
+    d = np.subtract(*_as_numbers(a=a, b=b))
     if len(d) < LEAST or not d.any(): return 1.
     return float(TESTS[test](d))
+
+def _as_numbers(**values):
+    try: found = [np.asarray(list(v), float) for v in values.values()]
+    except (TypeError, ValueError): found = []
+    if len(found) == 2 and found[0].shape == found[1].shape and found[0].ndim == 1: return found
+    told = ', '.join(f'{k} {what_came(v)}' for k, v in values.items())
+    raise ValueError(f'a, b: expected two lists of as many numbers, got {told}')
 
 def _wilcoxon(d):
     from scipy.stats import wilcoxon
@@ -170,7 +177,7 @@ def _number_column(value, epoch):
 
 def _rows_where(rows, where):
     axes = axes_of(rows)
-    for axis, name in check_type('where', where or {}, dict, 'names by axis').items():
+    for axis, name in check_type('where', {} if where is None else where, dict, 'names by axis').items():
         if axis not in axes or str(name) not in axes[axis]:
             there = ', '.join(axes.get(axis, axes))
             raise ValueError(f'where: expected one of {there}, got {axis}={name}')
