@@ -29,7 +29,8 @@ setup(
     packages=find_packages(include=['vrlit', 'vrlit.*']),
     package_data={'vrlit': ['py.typed', '*.pyi', 'data/*.safetensors', 'data/*.json', 'data/*.html', 'data/*.toml']},
     install_requires=cfg['requirements'].split(),
-    extras_require={name: cfg[f'{name}_requirements'].split() for name in ('datasets', 'tensorboard', 'onnx', 'ray', 'search', 'dev')},
+    extras_require={name: cfg[f'{name}_requirements'].split() for name in (
+        'datasets', 'tensorboard', 'onnx', 'ray', 'search', 'accelerate', 'dev')},
     entry_points={'console_scripts': ['vrlit=vrlit.cli:app'],
                   'nbdev': [f'{cfg["lib_path"]}={cfg["lib_path"]}._modidx:d']},
     zip_safe=False,

@@ -66,7 +66,7 @@ def test_wheel_works_without_the_repo(checkout, python, tmp_path):
     needs = meta.get_all('Requires-Dist')
     always = {re.match(r'[\w-]+', n)[0].replace('-', '_').lower() for n in needs if 'extra' not in n}
     assert always == {'torch', 'torchvision', 'timm', 'open_clip_torch', 'matplotlib', 'seaborn', 'safetensors', 'scipy', 'tqdm', 'scikit_learn', 'typer'}
-    assert {*meta.get_all('Provides-Extra')} == {'datasets', 'tensorboard', 'onnx', 'ray', 'search', 'dev'} and any(n.startswith('nbdev==') for n in needs)
+    assert {*meta.get_all('Provides-Extra')} == {'datasets', 'tensorboard', 'onnx', 'ray', 'search', 'accelerate', 'dev'} and any(n.startswith('nbdev==') for n in needs)
     assert meta['Version'] == settings['version'] and meta['Requires-Python'] == '>=3.10'
     assert 'Apache-2.0' in (meta['License'], meta['License-Expression'])
 

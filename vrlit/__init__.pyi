@@ -19,6 +19,7 @@ from . import pixels as pixels
 from . import plots as plots
 from . import prediction as prediction
 from . import prompts as prompts
+from . import ranks as ranks
 from . import recipes as recipes
 from . import reports as reports
 from . import reproduction as reproduction
@@ -201,6 +202,12 @@ from .prompts.smm import enlarge as enlarge
 from .prompts.smm import mask_generator as mask_generator
 from .prompts.watermark import Patch as Patch
 from .prompts.watermark import Watermark as Watermark
+from .ranks import add_gradients as add_gradients
+from .ranks import from_first as from_first
+from .ranks import join as join
+from .ranks import rows_of as rows_of
+from .ranks import spread as spread
+from .ranks import world as world
 from .recipes import paper_clean_fast as paper_clean_fast
 from .reports import Report as Report
 from .reports import calibration as calibration

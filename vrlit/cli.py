@@ -11,7 +11,7 @@ __all__ = ['app', 'Version', 'Device', 'KINDS', 'DATA', 'FIT', 'Weights', 'Texts
 # %% ../nbs/49_cli.ipynb #eb0de807
 import ast, enum, fnmatch, inspect, json, os, re, signal, sys, textwrap, time, traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -363,7 +363,8 @@ def train_(
         words = dict(task=task, source=source, weights=weights, texts=texts, prompt=prompt, mapping=mapping)
         said = {k for k in settings if getattr(ctx.get_parameter_source(k), 'name', '') == 'COMMANDLINE'}
         out = out or Path('runs') / '-'.join(map(_slug, (task, prompt, mapping, str(settings['seed']))))
-        with vr.claimed_folder(out.expanduser(), overwrite, '--overwrite', settings['resume']):
+        if vr.world()[0]: quiet, progress = True, False # one of several processes, and not the first
+        with _first_claims(out.expanduser(), overwrite, settings['resume']):
             made = _prepared(words, settings, said, recipe)
             how = dict(out=out, overwrite=overwrite, progress=progress and not quiet)
             with _callback(out, not (progress or quiet), tensorboard) as how['callback']:
@@ -402,12 +403,17 @@ def _prepared(words, settings, said, recipe):
     asked = {k: settings[k] for k in FIT if k in settings}
     return model, task, config, asked | {k: v for k, v in _recipe(model.prompt, recipe).items() if k not in said}
 
+def _first_claims(out, overwrite, resume):
+    "The folder is that of the first process, where there are several"
+    return nullcontext() if vr.world()[0] else vr.claimed_folder(out, overwrite, '--overwrite', resume)
+
 def _train_and_save(stop, made, control, how, quiet):
     model, task, config, settings = made
     out = how['out']
     say = (lambda text: None) if quiet else typer.echo
     say(f'{model.source}\n{task}\n{model}')
     done, failed = _compared(model, task, control, settings | how)
+    if vr.world()[0]: return None # the first process writes
     if vr.is_saved(out, done): return say(f'{done}\nfinished already, nothing is written: {out}{os.sep}')
     stop.saving = True
     vr.save_run(out, model, task, done, overwrite=how['overwrite'], config=config)

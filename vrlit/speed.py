@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .checks import check_choice, check_flag, check_number, check_type
+from .ranks import spread
 from .reprogram import Frozen, Reprogrammed
 
 # %% ../nbs/42_speed.ipynb #44455c3d
@@ -268,6 +269,7 @@ def engine(
     with kept_memory(): fast, layout, precision, rates = _chosen(model.source, x, s['precision'], s['layout'])
     prompt = model.prompt if layout == 'channels_last' else nn.Identity()
     if s['compile']: fast = _Compiled(fast, s['compile'])
+    fast = spread(fast)
     with kept_memory(), model.source.computing_with(fast), _in_channels_last(prompt), _tf32(s['tf32']):
         yield Engine(precision, layout, str(x.device), torch.get_num_threads(), s['compile'], s['tf32'], rates)
 

@@ -27,6 +27,7 @@ from .checks import check_choice, check_flag, check_number, check_seed, check_ty
 from .checkpoints import KEEPING, Checkpoints, Keeping, Stopping, add_rows, check_keeping, claimed_folder, identity
 from .checkpoints import other_training, read_times, versions, whole_folder
 from .pixels import Pixels
+from .ranks import add_gradients, from_first, join
 from .reprogram import Reprogrammed
 from .speed import COMPUTING, PRECISIONS, Computing, autocast, check_computing, engine, kept_memory
 from .tasks import Split, Task, batches, fits_memory, progress_bar, shows_bars
@@ -243,6 +244,7 @@ def _step(model, x, y, opts, stats=None, weight=None, smoothing=0., clipped=(), 
     loss = F.cross_entropy(z, y, weight, label_smoothing=smoothing)
     for opt in opts: opt.zero_grad()
     scaler.scale(loss).backward()
+    add_gradients(model.prompt)
     for opt in opts if clipped else (): scaler.unscale_(opt)
     for p, c in clipped: torch.nn.utils.clip_grad_value_(p, c)
     for opt in opts: scaler.step(opt)
@@ -843,11 +845,12 @@ def _checked_fit(model, task, progress, callback, how, **own):
     keeping = check_keeping({k: v for k, v in how.items() if k in KEEPING})
     settings = own | check_computing({k: v for k, v in how.items() if k not in KEEPING})
     _check_fit(model, task, progress=progress, callback=callback, **settings)
+    if join(own['device'])[0]: keeping['out'], progress, callback = None, False, None # the first process tells
     out, overwrite, resume = (keeping[k] for k in ('out', 'overwrite', 'resume'))
     with claimed_folder(out, overwrite, resume=resume) if out else nullcontext():
         known = identity(model, task, settings) if out else {}
         refusal = lambda state: other_training(state['identity'], known)
-        saved = Checkpoints(out / 'checkpoints').newest(refusal) if resume else None
+        saved = from_first(Checkpoints(out / 'checkpoints').newest(refusal) if resume and out else None)
         task, ways = _placed(model, task, usable_device(own['device'])), {k: settings[k] for k in COMPUTING}
         if saved: ways |= {k: saved['engine'][k] for k in ('precision', 'layout')}
         if not own['epochs'] or (saved and saved['finished']): ways['layout'] = 'loaded' # not worth the copy
@@ -864,10 +867,11 @@ def _taken_up(model, task, settings, how, folder, saved, progress):
     seen, change = task if over else _resized(task, model, s), _change(s.augment, s.flip, model, task)
     t = _Training(model, task, settings, how, seen, change)
     if not saved: return t
-    _return(t, saved, {epoch: v for (name, epoch), v in read_times(folder).items() if name == 'model'})
+    times = read_times(folder) if folder else {}
+    _return(t, saved, {epoch: v for (name, epoch), v in times.items() if name == 'model'})
     t.result.engine = saved['engine']
     if over and progress: print(f'{folder}: finished, after {t.epoch} epochs; nothing is done', file=sys.stderr)
-    if not over:
+    if not over and folder:
         _tell_changes(saved['made_with'], _made_with(how))
         add_rows(folder, t.result.log, new=True) # without what came after the checkpoint
     return t
