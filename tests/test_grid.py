@@ -73,7 +73,7 @@ def test_what_died_goes_on_from_its_checkpoint(tmp_path):
         rows.append(row['epoch'])
         if len(rows) == 3: raise Enough
     with pytest.raises(Enough): run_words(run['words'], folder, Kept(), count)
-    assert done > 3 and rows == [done + 1, done + 2, done + 3]
+    assert done >= 3 and rows == [done + 1, done + 2, done + 3] # a row is written before its checkpoint, of which the kill came between
 
 def test_a_worker_that_is_killed_is_replaced(tmp_path):
     "Its run does not wait for the end of the lease, which is half a minute"
