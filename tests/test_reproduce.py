@@ -57,6 +57,18 @@ def test_what_is_at_hand_is_run(tmp_path):
     assert [m.name for m in dry.missing if m.axis == 'source'] == ['resnet50'] and dry.grid is None # no task
     assert len(told['grid']['task']) == len([m for m in dry.missing if m.axis == 'task'])
 
+def test_without_descriptions_nothing_else_is_run(tmp_path, monkeypatch):
+    "A method that needs texts is left out where they are not there; it does not run on other texts"
+    some_pictures(tmp_path / 'dtd_of_ones_own')
+    for name, left in dict(attrvr={'VP', 'AR'}, dvp=set()).items():
+        told = vr.published_table(name)
+        told['grid']['task'] = {'dtd': 'digits'} # which is there
+        told['words'] = dict(told['words'], source='embedded', weights='none')
+        monkeypatch.setattr('vrlit.reproduction.published_table', lambda _, told=told: told)
+        done = vr.reproduce(name, root=tmp_path, weights=tmp_path, db=tmp_path / 'x.db', dry_run=True, shots=2)
+        assert any(m.axis == 'texts' and 'dtd_des.json' in m.why for m in done.missing)
+        assert {run['names']['prompt'] for run in done.grid.runs} == left if left else done.grid is None
+
 def test_pairs():
     "Difference and error by hand, and averages over the same columns only"
     told = dict(vr.published_table('smm-table1'), **{'for': {'lite': 'resnet18'}})

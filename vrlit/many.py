@@ -229,7 +229,7 @@ class _Crew:
         "Put a new process in the place of one that died over a run"
         for i, p in enumerate(self.all):
             if p.poll() in (None, 0): continue
-            if not free_claims(self.store, p.pid):
+            if not free_claims(self.store, p.pid) and p.returncode > 0: # not by a signal, between two runs
                 raise OSError(f'a worker ended with status {p.returncode}: {self._log(i)}')
             self.all[i] = self._started(i)
         return any(p.poll() is None for p in self.all)
@@ -264,8 +264,8 @@ def slurm_script(
     check_names('command', command)
     asked = dict(array=f'0-{jobs - 1}', time=math.ceil(minutes) + 5, ntasks=1, output='vrlit-%A-%a.log')
     asked |= {'job-name': 'vrlit', 'cpus-per-task': cpus} | (dict(gpus=gpus) if gpus else {})
-    lines = ['#!/bin/bash', '# sbatch THIS starts the workers; again, as often as runs are left', '']
-    lines[2:] = [f'#SBATCH --{k}={v}' for k, v in asked.items()]
+    lines = ['#!/bin/bash', '# sbatch THIS starts the workers; again, as often as runs are left']
+    lines += [f'#SBATCH --{k}={v}' for k, v in asked.items()]
     doing = shlex.join([*command, '--workers', '1', '--minutes', f'{minutes:g}'])
     lines += ['', 'export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"', f'{doing} || [ $? -eq 75 ]', '']
     return '\n'.join(lines)

@@ -52,7 +52,7 @@ def published_numbers(
                 if mean != '-': found[source, row, col] = float(mean), float(std or 'nan')
     return found
 
-# %% ../nbs/48y_reproduce.ipynb #570cf826
+# %% ../nbs/48y_reproduce.ipynb #3bc040d6
 @dataclass
 class Missing:
     "A choice of a table that cannot be run here."
@@ -71,7 +71,7 @@ def _at_hand(axis, alternatives, root, weights, download) -> tuple[dict | None, 
         whys.append(why)
     return None, whys[0]
 
-# %% ../nbs/48y_reproduce.ipynb #68e1847e
+# %% ../nbs/48y_reproduce.ipynb #d1efdeea
 def _missing_weights(words, folder, download):
     "Sets `weights` to a file in the folder, if there is one; why there are none"
     if not (source := words.get('source')): return ''
@@ -97,7 +97,7 @@ def _missing_task(words, root, download):
     if not (task := words.get('task')) or task_at_hand(task, root) or download: return ''
     return f'{task}, which is not in {root}'
 
-# %% ../nbs/48y_reproduce.ipynb #0eaf7ed6
+# %% ../nbs/48y_reproduce.ipynb #68321882
 def _resolved(told, root, weights, download) -> tuple[dict[str, Any], list[Missing]]:
     "The grid with what is at hand, and what is not"
     spec: dict[str, Any] = dict(told['words'], name=told['title'], root=str(root), grid={})
@@ -114,22 +114,30 @@ def _resolved(told, root, weights, download) -> tuple[dict[str, Any], list[Missi
     common, why = _at_hand('source', dict(told['words']), root, weights, download)
     if common is None: missing.append(Missing('source', told['words']['source'], why))
     else: spec |= common
-    for what in 'when', 'exclude':
-        spec[what] = list(_with_what_is_left(told.get(what, []), spec['grid'], root, missing))
+    without = list(_without_texts(told['when'], spec['grid'], root, missing))
+    spec['when'] = list(_with_what_is_left(told['when'], spec['grid']))
+    for rule in spec['when']: _missing_texts(rule['set'], root) # paths, where they are
+    spec['exclude'] = [*_with_what_is_left([*told['exclude'], *without], spec['grid'])]
     return spec, missing
 
-def _with_what_is_left(rules, axes, root, missing) -> Iterator[dict]:
-    for rule in rules:
-        rule = copy.deepcopy(rule)
+def _without_texts(rules, axes, root, missing) -> Iterator[dict]:
+    "What to leave out, for its descriptions are not there: a choice, which goes at once, or a combination"
+    for rule in _with_what_is_left(rules, axes):
+        sets = rule.pop('set')
+        if not (why := _missing_texts(sets, root)): continue
+        missing.append(Missing('texts', ', '.join(name for names in rule.values() for name in names), why))
+        if len(rule) > 1: yield rule
+        else: [axes[axis].pop(name) for axis, names in rule.items() for name in names]
+
+def _with_what_is_left(rules, axes) -> Iterator[dict]:
+    "The rules that still have a choice on each of their axes"
+    for rule in copy.deepcopy(rules):
         for axis in [k for k in rule if k != 'set']:
             wanted = [str(v) for v in (rule[axis] if isinstance(rule[axis], list) else [rule[axis]])]
             rule[axis] = [name for name in wanted if name in axes[axis]]
-        if not all(v for k, v in rule.items() if k != 'set'): continue
-        if why := _missing_texts(rule.get('set', {}), root):
-            missing.append(Missing('texts', ', '.join(f'{v}' for k, vs in rule.items() if k != 'set' for v in vs), why))
-        else: yield rule
+        if all(names for axis, names in rule.items() if axis != 'set'): yield rule
 
-# %% ../nbs/48y_reproduce.ipynb #855ba486
+# %% ../nbs/48y_reproduce.ipynb #c57d99bd
 def run_seconds(
     plan: Plan,
     splits: dict[str, list[int]], # training and test images by task
@@ -162,7 +170,7 @@ def _image_seconds(text, device, n=8): # of a training step, and of a pass
         one_pass = time.perf_counter() - start
     return pass_seconds(source, x, rounds=1) / n, one_pass / n
 
-# %% ../nbs/48y_reproduce.ipynb #bdd8b46d
+# %% ../nbs/48y_reproduce.ipynb #650ce2df
 @dataclass(repr=False)
 class Reproduction:
     "A published table, what of it cannot be run here, and what was."
@@ -180,7 +188,7 @@ class Reproduction:
     def __repr__(self) -> str: return _reproduction_text(self)
     def _repr_html_(self) -> str: return f'<pre>{escape(repr(self))}</pre>'
 
-# %% ../nbs/48y_reproduce.ipynb #cfd73d5f
+# %% ../nbs/48y_reproduce.ipynb #11e39f76
 def _pairs_of(done):
     told, numbers = done.told, published_numbers(done.told)
     stands = told.get('for', {})
@@ -213,7 +221,7 @@ def _side_by_side(paper, here):
     return dict(paper=p, paper_std=p_std, here=h, here_std=h_std, seeds=n, difference=d,
                 error=math.sqrt(h_std**2 / n + p_std**2 / 3) if same else math.nan)
 
-# %% ../nbs/48y_reproduce.ipynb #34da3848
+# %% ../nbs/48y_reproduce.ipynb #06853ebe
 def _reproduction_text(done):
     told, grid_ = done.told, done.grid
     lines = [told['title'], f'{told["paper"]}; {told["link"]}', told['note']]
@@ -249,7 +257,7 @@ def _pair_lines(done):
     fit = lambda line: '  '.join(f'{v:{w}}' if i < 3 else f'{v:>{w}}' for i, (v, w) in enumerate(zip(line, wide)))
     return [fit(line).rstrip() for line in lines]
 
-# %% ../nbs/48y_reproduce.ipynb #58f152e1
+# %% ../nbs/48y_reproduce.ipynb #983e905a
 def reproduce(
     name: str, # of `list_tables`
     scale: str = 'paper', # or small: other sources, tasks and settings, which its file names
@@ -259,7 +267,7 @@ def reproduce(
     download: bool = False, # whether weights and data may be downloaded
     db: str | Path | None = None, # the database; None: NAME-SCALE.db here
     dry_run: bool = False, # only tell what is missing, and how long the rest takes
-    **how, # workers, minutes, progress, ..., of `grid`, and words for all runs, such as seed=0
+    **how, # workers, minutes, progress, ..., of `grid`, and words for all runs, such as epochs=20
 ) -> Reproduction:
     "Run what can be run of a published table, and compare. `ValueError` for an unknown name or scale."
     told = published_table(name)
