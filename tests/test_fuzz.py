@@ -42,6 +42,7 @@ TEXTS = ['a cat', 'a dog', 'the sun', 'x']
 FITTED = model()
 KEPT_RUN = vr.save_run(Path(tempfile.mkdtemp()) / 'run', FITTED, T, vr.fit(FITTED, T, **quick))
 
+PLAN = vr.read_grid(dict(grid=dict(task='digits')))
 ROWS = [dict(task=t, prompt=p, seed=s, test_acc=.1 * s + i, seconds=1., trained=3) for i, t in enumerate('ab') for p in 'xyz' for s in range(3)]
 
 def doors():
@@ -105,8 +106,9 @@ def doors():
         task_at_hand=(vr.task_at_hand, dict(name='digits', root='nowhere')),
         read_grid=(lambda told, **kw: vr.read_grid(told | kw if isinstance(told, dict) else told), dict(
             told=dict(grid=dict(task='digits', prompt=['SMM', 'Padding'], seed=[0, 1])), when=[dict(prompt='SMM', set=dict(lr=.1))], exclude=[dict(seed=1)], epochs=1, mapping='ILM', root='nowhere')),
-        axes=(lambda **kw: vr.read_grid(dict(grid=kw)), dict(task='digits', prompt='SMM', mapping=['ILM'], seed=0, source='embedded', recipe='none', control='none', epochs=[1, 2])),
-        grid=(lambda **kw: vr.grid(dict(grid=dict(task='digits')), dry_run=True, **kw), dict(db='nowhere.db', workers=0, minutes=1., engine='local', keep=False, retry=False, extend=False, shared=False, other_version=False, lease=30., progress=False)),
+        axes=(lambda **kw: vr.read_grid(dict(grid=kw)), dict(task='digits', prompt='SMM', mapping=['ILM'], seed=0, source='embedded', recipe='none', control='none', baseline='none', epochs=[1, 2])),
+        grid=(lambda **kw: vr.grid(dict(grid=dict(task='digits')), dry_run=True, **kw), dict(db='nowhere.db', workers=0, minutes=1., engine='local', keep=False, retry=False, extend=False, shared=False, other_version=False, known=None, lease=30., progress=False)),
+        known_results=(lambda **kw: vr.known_results(PLAN, **kw), dict(data=[dict(key=PLAN.runs[0].key[:12], test_acc=.5, vrlit=vr.__version__)], other_version=False)),
         slurm_script=(vr.slurm_script, dict(command=['vrlit'], jobs=2, minutes=9., cpus=1, gpus=0)),
         table=(vr.table, dict(data=ROWS, rows='prompt', cols='task', value='test_acc', epoch='selected', over='seed', where=None, test='wilcoxon', alpha=.05, average=True)),
         mean_ranks=(vr.mean_ranks, dict(data=ROWS, rows='prompt', cols='task', value='test_acc', alpha=.05)),

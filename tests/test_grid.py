@@ -53,7 +53,7 @@ def test_two_processes_and_two_kills(tmp_path):
     assert [run['state'] for run in runs] == ['done'] * 24
     assert len({run['worker'] for run in runs}) >= 2
     serial = vr.grid(file, tmp_path / 'serial.db', workers=0, progress=False)
-    assert timeless(serial.rows) == timeless(run['names'] | run['result'] for run in runs)
+    assert timeless(serial.rows) == timeless(vr.done_rows(runs))
     with Store(tmp_path / 'serial.db') as store: alone = stored_runs(store, log=True)
     assert [timeless(run['log']) for run in alone] == [timeless(run['log']) for run in runs]
     assert not (tmp_path / 'both.runs').exists() or not [*(tmp_path / 'both.runs').glob('*')]
@@ -168,6 +168,36 @@ def test_controls_and_kept_runs(tmp_path):
     alone = vr.compare(model, task, 'random', **{k: WORDS[k] for k in ('batch_size', 'lr', 'layout', 'device', 'epochs')}, progress=False)
     assert alone.controls['random'].selected['test_acc'] == found.rows[1]['test_acc']
 
+def test_baselines(tmp_path):
+    grid = dict(WORDS, grid=dict(task='digits', baseline=['none', 'linear_probe', 'full_finetuning'], seed=[0, 1]))
+    found = vr.grid(grid, tmp_path / 'grid.db', workers=0, keep=True, progress=False)
+    assert len(found.rows) == 6 and len(list((tmp_path / 'grid.runs').iterdir())) == 2 # runs of the model itself
+    task, source = vr.load_task('digits', at_most=(100, 20, 20), seed=1), vr.load_source(size=32)
+    alone = vr.fit(vr.linear_probe(source, task.K, 1), task, seed=1, progress=False, **{k: WORDS[k] for k in ('batch_size', 'lr', 'layout', 'device', 'epochs')})
+    row, = (row for row in found.rows if (row['baseline'], row['seed']) == ('linear_probe', '1'))
+    assert row['test_acc'] == alone.selected['test_acc'] and row['trained'] == 2570
+    with pytest.raises(ValueError, match='baseline: expected none, linear_probe or full_finetuning'): vr.read_grid(dict(grid=dict(task='digits', baseline='probe')))
+
+def test_rows_that_are_known_are_not_done_again(tmp_path):
+    file, rows = toml(tmp_path / 'grid.toml', task=['digits', 'squares'], prompt=['Padding', 'Watermark']), tmp_path / 'rows.csv'
+    code, out, err = forked(command_line, 'grid', str(file), '--workers', '0')
+    assert code == 0, err
+    code, out, err = forked(command_line, 'table', str(file.with_suffix('.db')), '--flat')
+    rows.write_text(out)
+    more = toml(tmp_path / 'more.toml', task=['digits', 'squares'], prompt=['Padding', 'Watermark', 'SMM'])
+    args = 'grid', str(more), '--known', str(rows), '--workers', '0'
+    code, out, err = forked(command_line, *args, '--dry-run')
+    assert code == 0 and '4 done, 2 waiting' in out and not more.with_suffix('.db').exists(), err
+    code, out, err = forked(command_line, *args)
+    assert code == 0 and '6 done' in out and err.count('SMM') == len(err.splitlines()) == 2, err # a line for each that was done
+    again, first = (vr.read_rows(f) for f in (more.with_suffix('.db'), file.with_suffix('.db')))
+    told = {row['key']: row for row in again}
+    for row in first: assert told[row['key']] == {k: float(f'{v:.6g}') if isinstance(v, float) else v for k, v in row.items()}
+    for args, says in {('--set', 'epochs=3'): 'none is of a run of this grid', ('--known', str(tmp_path / 'no.csv')): 'no.csv'}.items():
+        code, out, err = forked(command_line, 'grid', str(file), '--known', str(rows), '--db', str(tmp_path / 'other.db'), *args)
+        assert code == 2 and err.startswith('error: ') and says in err, (args, err)
+    assert not (tmp_path / 'other.db').exists()
+
 def ray_workers():
     "Processes of this machine that train for Ray"
     found = []
@@ -193,7 +223,7 @@ def test_ray_and_two_kills(tmp_path):
     runs = seen(db, None)
     assert [run['state'] for run in runs] == ['done'] * 24, [run['error'] for run in runs]
     serial = vr.grid(file, tmp_path / 'serial.db', workers=0, progress=False)
-    assert timeless(serial.rows) == timeless(run['names'] | run['result'] for run in runs)
+    assert timeless(serial.rows) == timeless(vr.done_rows(runs))
 
 def test_slurm(tmp_path):
     "The script is one that bash runs, and two of its jobs do all runs"

@@ -65,6 +65,7 @@ ladders
 theory
 runs
 prediction reports bench sharing exporting grids claims search
+rows
 many
 tables
 reproduction

@@ -74,7 +74,7 @@ def test_pairs():
     told = dict(vr.published_table('smm-table1'), **{'for': {'lite': 'resnet18'}})
     axes = dict(seed=['0', '1', '2'], source=['lite'], task=['cifar10', 'svhn'], prompt=['Full', 'SMM'])
     accuracy = lambda p, t, s: .5 + .1 * (p == 'SMM') + .2 * (t == 'svhn') + .01 * s
-    runs = [dict(state='done', names=dict(seed=str(s), source='lite', task=t, prompt=p), result=dict(test_best_test_acc=accuracy(p, t, s), test_acc=0., diverged=None, seconds=1., epochs=1))
+    runs = [dict(state='done', key='', names=dict(seed=str(s), source='lite', task=t, prompt=p), result=dict(test_best_test_acc=accuracy(p, t, s), test_acc=0., diverged=None, seconds=1., epochs=1))
             for s in range(3) for t in axes['task'] for p in axes['prompt']]
     done = vr.Reproduction('smm-table1', 'paper', told, [], vr.Grid(vr.Plan('t', axes), Path('t.db'), runs))
     pairs = {(p['row'], p['col']): p for p in done.pairs()}
@@ -82,6 +82,7 @@ def test_pairs():
     assert (cell['paper'], cell['paper_std'], cell['seeds']) == (84.4, 2., 3)
     assert cell['here'] == pytest.approx(81) and cell['here_std'] == pytest.approx(1)
     assert cell['difference'] == pytest.approx(81 - 84.4) and cell['error'] == pytest.approx(math.sqrt(1 / 3 + 4 / 3))
+    assert vr.compared_rows(told, done.grid.rows) == done.pairs()
     mean = pairs['Full', 'average']
     assert mean['paper'] == pytest.approx((68.9 + 78.3) / 2) and mean['here'] == pytest.approx(61)
     assert '84.4±2.0' in str(done) and '-3.4±1.3' in str(done)

@@ -24,6 +24,7 @@ from . import recipes as recipes
 from . import reports as reports
 from . import reproduction as reproduction
 from . import reprogram as reprogram
+from . import rows as rows
 from . import runs as runs
 from . import search as search
 from . import sharing as sharing
@@ -74,6 +75,7 @@ from .checks import check_whole as check_whole
 from .checks import what_came as what_came
 from .claims import Claim as Claim
 from .claims import Store as Store
+from .claims import add_results as add_results
 from .claims import add_runs as add_runs
 from .claims import claim_run as claim_run
 from .claims import end_claim as end_claim
@@ -128,7 +130,6 @@ from .loaders import read_image as read_image
 from .loaders import task_at_hand as task_at_hand
 from .many import Grid as Grid
 from .many import Kept as Kept
-from .many import flat_row as flat_row
 from .many import grid as grid
 from .many import ray_run as ray_run
 from .many import run_row as run_row
@@ -220,6 +221,7 @@ from .reports import worst_confusions as worst_confusions
 from .reports import write_report as write_report
 from .reproduction import Missing as Missing
 from .reproduction import Reproduction as Reproduction
+from .reproduction import compared_rows as compared_rows
 from .reproduction import list_tables as list_tables
 from .reproduction import published_numbers as published_numbers
 from .reproduction import published_table as published_table
@@ -232,6 +234,12 @@ from .reprogram import Shared as Shared
 from .reprogram import Statistics as Statistics
 from .reprogram import mapped_names as mapped_names
 from .reprogram import mapping_table as mapping_table
+from .rows import axes_of as axes_of
+from .rows import done_rows as done_rows
+from .rows import flat_row as flat_row
+from .rows import known_results as known_results
+from .rows import read_rows as read_rows
+from .rows import write_rows as write_rows
 from .runs import Run as Run
 from .runs import build_mapping as build_mapping
 from .runs import build_model as build_model
@@ -282,14 +290,11 @@ from .speed import laid_out as laid_out
 from .speed import pass_seconds as pass_seconds
 from .tables import Cell as Cell
 from .tables import Table as Table
-from .tables import axes_of as axes_of
 from .tables import mean_ranks as mean_ranks
 from .tables import paired_p as paired_p
 from .tables import plot_costs as plot_costs
 from .tables import plot_ranks as plot_ranks
-from .tables import read_rows as read_rows
 from .tables import table as table
-from .tables import write_rows as write_rows
 from .tasks import OnDisk as OnDisk
 from .tasks import Split as Split
 from .tasks import Task as Task

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'Version', 'Device', 'KINDS', 'DATA', 'FIT', 'Weights', 'Texts', 'bench', 'Words', 'Workers', 'Minutes',
-           'Progress', 'Data', 'Rows', 'Cols', 'Value', 'Epoch', 'Over', 'Where', 'demo', 'Kind', 'list_', 'train_',
-           'ladder_', 'speed_', 'Format', 'export_', 'grid_', 'Form', 'table_', 'plot_', 'HowLarge', 'reproduce_',
-           'auto_', 'watch_', 'eval_', 'predict_']
+           'Known', 'Progress', 'Data', 'Rows', 'Cols', 'Value', 'Epoch', 'Over', 'Where', 'demo', 'Kind', 'list_',
+           'train_', 'ladder_', 'speed_', 'Format', 'export_', 'grid_', 'Form', 'table_', 'plot_', 'HowLarge',
+           'reproduce_', 'auto_', 'watch_', 'eval_', 'predict_']
 
 # %% ../nbs/49_cli.ipynb #eb0de807
 import ast, enum, fnmatch, inspect, json, os, re, signal, sys, textwrap, time, traceback
@@ -567,6 +567,8 @@ Workers = Annotated[int | None, typer.Option(min=0, help='Processes; 0: this one
                                              show_default='a GPU or a core for each')]
 Minutes = Annotated[float | None, typer.Option(min=0, help='Stop after so many, with all that is finished kept.',
                                                show_default='go on to the end')]
+Known = Annotated[Path | None, typer.Option(help='A .csv of runs that need not be done, from `vrlit table --flat`.',
+                                            show_default='none')]
 Progress = Annotated[bool, typer.Option(help='Show a bar, or in a file or pipe a line per run.')]
 
 def _assigned(text: str) -> tuple[str, Any]:
@@ -603,6 +605,7 @@ def grid_(
                                                           'folder that they share.')] = False,
     other_version: Annotated[bool, typer.Option('--other-version', help='Go on with rows of another version of vrlit.')
                              ] = False,
+    known: Known = None,
     slurm: Annotated[Path | None, typer.Option(help='Run nothing, and write a script for sbatch: an array of workers '
                                                     'on the database, in a folder that all machines share.',
                                                show_default='none')] = None,
@@ -614,7 +617,7 @@ def grid_(
     A second command on the same file helps. Exit status 1: some failed; 75: --minutes are over, and some wait."""
     with _errors():
         how: Any = dict(keep=keep, retry=retry, extend=extend, shared=shared, other_version=other_version)
-        how |= dict(workers=workers, engine=engine, progress=progress) | dict(map(_assigned, words))
+        how |= dict(known=known, workers=workers, engine=engine, progress=progress) | dict(map(_assigned, words))
         if slurm is not None: return _write_slurm(slurm, jobs, minutes or 240., file, db, words, how)
         done = vr.grid(file, db, minutes=minutes, dry_run=dry_run, **how)
         if dry_run: typer.echo('\n'.join(map(_run_line, done.runs)))
@@ -722,6 +725,7 @@ def reproduce_(
                        ] = False,
     db: Annotated[Path | None, typer.Option(help='The database.', show_default='NAME-SCALE.db')] = None,
     words: Words = [],
+    known: Known = None,
     workers: Workers = None,
     minutes: Minutes = None,
     progress: Progress = True,
@@ -730,7 +734,7 @@ def reproduce_(
 
     Says first what is missing on this machine; goes on after an interrupt. Exit status as `vrlit grid`."""
     with _errors():
-        how = dict(root=root, weights=weights, download=download, db=db, **dict(map(_assigned, words)))
+        how = dict(root=root, weights=weights, download=download, db=db, known=known, **dict(map(_assigned, words)))
         told = vr.reproduce(name, scale.value, dry_run=True, **how)
         typer.echo(told)
         if dry_run or told.grid is None: return

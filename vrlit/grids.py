@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from .baselines import BASELINES
 from .checkpoints import KEEPING
 from .checks import check_seed, check_type, what_came
 from .controls import CONTROLS
@@ -24,7 +25,7 @@ from .train import fit
 
 # %% ../nbs/48_grid.ipynb #9ee01ac1
 PARTS: dict[str, Any] = dict(source='embedded', weights=None, texts=None, task=None, prompt='Padding', mapping='ILM',
-                             recipe=None, control=None, seed=0) # what a run is made of, unless said
+                             recipe=None, control=None, baseline=None, seed=0) # what a run is made of, unless said
 PLACES = ('root', 'cache', 'memory', 'download', 'device', 'save_every') # words that change no result
 
 def _defaults(function, *without) -> dict[str, Any]:
@@ -48,7 +49,8 @@ def _check_word(word, where):
 class Planned:
     "A run of a grid."
     names: dict[str, str] # of its choice on each axis
-    words: dict[str, Any] # what it is made of: source, weights, texts, task, prompt, mapping, control, seed, data, fit
+    words: dict[str, Any] # what it is made of: source, weights, texts, task, prompt, mapping, control, baseline,
+                          # seed, data, fit
 
     @cached_property
     def key(self) -> str:
@@ -228,7 +230,8 @@ def _recipe_of(prompt, name) -> dict[str, Any]:
 def _check_plan(plan):
     if not plan.runs: raise ValueError('exclude: no run is left')
     for k, check in dict(prompt=lambda v: part_class(v, 'prompt'), mapping=lambda v: part_class(v, 'mapping'),
-                         seed=check_seed, control=_check_control).items():
+                         seed=check_seed, control=lambda v: _check_name('control', v, CONTROLS),
+                         baseline=lambda v: _check_name('baseline', v, BASELINES)).items():
         for value in _different(run.words[k] for run in plan.runs): check(value)
     for source, weights in _different((run.words['source'], run.words['weights']) for run in plan.runs):
         name = read_part(source, 'source')[0]
@@ -242,9 +245,9 @@ def _check_plan(plan):
 
 def _different(values): return {repr(v): v for v in values}.values() # which need not be hashable
 
-def _check_control(name):
-    if name is None or isinstance(name, str) and name in CONTROLS: return
-    raise ValueError(f'control: expected none, {" or ".join(CONTROLS)}, got {name!r}')
+def _check_name(what, name, known):
+    if name is None or isinstance(name, str) and name in known: return
+    raise ValueError(f'{what}: expected none, {" or ".join(known)}, got {name!r}')
 
 def _check_task(task, root):
     if task is None: raise ValueError('task: the grid has none; it is an axis, or a word for all')
