@@ -58,6 +58,7 @@ def doors():
         evaluate=(vr.evaluate, dict(model=model(), split=T.test, batch_size=8, precision='fp32')),
         folded=(vr.folded, dict(model=F.model, x=torch.randn(2, 3, 16, 16))),
         laid_out=(vr.laid_out, dict(source=F, x=torch.randn(2, 3, 16, 16), layout='auto')),
+        share_passes=(vr.share_passes, dict(source=vr.load_source(size=32))),
         fastest_precision=(vr.fastest_precision, dict(model=F.model, x=torch.randn(2, 3, 16, 16), seconds=.01)),
         bench_speed=(lambda **kw: vr.bench_speed(F, **kw), dict(prompt='Padding', mapping='RLM', batch=8, images=8, side=8, K=2, precisions=['fp32'], layout='auto', rounds=1, device='cpu')),
         resized=(lambda **kw: T.test.resized(**kw), dict(size=8, mode='bilinear')),

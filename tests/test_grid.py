@@ -16,6 +16,12 @@ def toml(file, words=WORDS, **axes):
     file.write_text('\n'.join(lines))
     return file
 
+@pytest.fixture(scope='session')
+def serial(tmp_path_factory):
+    "Rows of the grid of 24 runs, one after the other"
+    folder = tmp_path_factory.mktemp('serial')
+    return timeless(vr.grid(toml(folder / 'grid.toml'), workers=0, progress=False).rows)
+
 def timeless(rows): return [{k: v for k, v in row.items() if k != 'seconds'} for row in rows]
 
 def work(file, db): vr.grid(file, db, workers=0, lease=2, progress=False)
@@ -35,7 +41,7 @@ def seen(db, state):
     if not db.exists(): return []
     with Store(db) as store: return stored_runs(store, state)
 
-def test_two_processes_and_two_kills(tmp_path):
+def test_two_processes_and_two_kills(tmp_path, serial):
     "24 runs, each once, as a serial run has them"
     file, db = toml(tmp_path / 'grid.toml'), tmp_path / 'both.db'
     survivor, victim = started(file, db), started(file, db)
@@ -52,8 +58,7 @@ def test_two_processes_and_two_kills(tmp_path):
     with Store(db) as store: runs = stored_runs(store, None, log=True)
     assert [run['state'] for run in runs] == ['done'] * 24
     assert len({run['worker'] for run in runs}) >= 2
-    serial = vr.grid(file, tmp_path / 'serial.db', workers=0, progress=False)
-    assert timeless(serial.rows) == timeless(vr.done_rows(runs))
+    assert serial == timeless(vr.done_rows(runs))
     with Store(tmp_path / 'serial.db') as store: alone = stored_runs(store, log=True)
     assert [timeless(run['log']) for run in alone] == [timeless(run['log']) for run in runs]
     assert not (tmp_path / 'both.runs').exists() or not [*(tmp_path / 'both.runs').glob('*')]
@@ -210,7 +215,7 @@ def ray_workers():
 def on_ray(file, db): vr.grid(file, db, workers=2, engine='ray', lease=8, progress=False)
 
 @pytest.mark.skipif(not Path('/proc').exists(), reason='finds the workers of Ray in /proc')
-def test_ray_and_two_kills(tmp_path):
+def test_ray_and_two_kills(tmp_path, serial):
     pytest.importorskip('ray')
     file, db = toml(tmp_path / 'grid.toml'), tmp_path / 'ray.db'
     driver = forks.Process(target=on_ray, args=(file, db))
@@ -222,8 +227,7 @@ def test_ray_and_two_kills(tmp_path):
     assert driver.exitcode == 0
     runs = seen(db, None)
     assert [run['state'] for run in runs] == ['done'] * 24, [run['error'] for run in runs]
-    serial = vr.grid(file, tmp_path / 'serial.db', workers=0, progress=False)
-    assert timeless(serial.rows) == timeless(vr.done_rows(runs))
+    assert serial == timeless(vr.done_rows(runs))
 
 def test_slurm(tmp_path):
     "The script is one that bash runs, and two of its jobs do all runs"

@@ -185,6 +185,29 @@ def mappings(**kw):
     vr.fit(m, vr.make_task('t', data(), val=None), **quick | dict(epochs=4) | kw, callback=lambda row, m: kept.append(m.mapping.matrix().clone()))
     return kept
 
+def test_passes_before_training_are_shared_and_change_nothing():
+    class Counted(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 30)), 0
+        def forward(self, x):
+            self.images += 0 if torch.is_grad_enabled() else len(x)
+            return self.net(x)
+    torch.manual_seed(0)
+    task, plain = vr.load_task('digits', at_most=(100, 50, 40)), vr.load_source(Counted(), size=16, labels=[f's{i}' for i in range(30)], mean=.5, std=.5)
+    shared = copy.deepcopy(plain)
+    vr.share_passes(shared)
+    of = lambda source: source.model.images
+    def trained(source, prompt, mapping, **how):
+        model = vr.Reprogrammed(prompt(source), source, mapping(30, task.K))
+        start, result = of(source), vr.fit(model, task, batch_size=20, layout='loaded', device='cpu', progress=False, **how)
+        return [{k: v for k, v in row.items() if k != 'seconds'} for row in result.log], of(source) - start
+    for prompt, mapping, epochs, passes in ((vr.Watermark, vr.FLM, 0, 190), (vr.Watermark, vr.BLM, 0, 0), (vr.SMM, vr.OLM, 0, 0), (vr.Padding, vr.FLM, 0, 190), (vr.Watermark, vr.FLM, 2, 180)):
+        log, seen = trained(shared, prompt, mapping, epochs=epochs)
+        assert seen == passes and log == trained(plain, prompt, mapping, epochs=epochs)[0] # two epochs: two tests, and no pass for a mapping that is made once
+    other = vr.random_source(shared, torch.randn(4, 3, 16, 16))
+    assert trained(other, vr.Watermark, vr.FLM, epochs=0)[1] == 190 # another network
+
 def test_a_mapping_every_k_epochs():
     every = mappings(map_every=2)
     assert torch.equal(every[0], every[1]) and torch.equal(every[2], every[3]) and not torch.equal(every[1], every[2])

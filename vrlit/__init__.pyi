@@ -288,6 +288,7 @@ from .speed import folded as folded
 from .speed import kept_memory as kept_memory
 from .speed import laid_out as laid_out
 from .speed import pass_seconds as pass_seconds
+from .speed import share_passes as share_passes
 from .tables import Cell as Cell
 from .tables import Table as Table
 from .tables import mean_ranks as mean_ranks

@@ -28,6 +28,7 @@ from .grids import FIT, Plan, read_grid
 from .loaders import load_task
 from .rows import done_rows, flat_row, known_results
 from .runs import build_model, build_source, save_run
+from .speed import share_passes
 from .tasks import progress_bar, shows_bars
 from .train import Diverged, fit
 from .watching import clock_text
@@ -62,6 +63,7 @@ def run_words(
     texts = (task.labels, seed) if w['source'].startswith('clip/') else None # what its labels are made of
     build = lambda: build_source(w['source'], w['weights'], w['texts'], labels=task.labels, seed=seed, device=device)
     source = kept.get('source', (w['source'], w['weights'], w['texts'], texts), build)
+    share_passes(source)
     if w['baseline']: model = BASELINES[w['baseline']](source, task.K, seed)
     else: model = build_model(w, task, source, seed)
     if w['control']: model, task = control_model(model, task, w['control'], seed)
