@@ -3,7 +3,7 @@ import json, os, signal, sqlite3, subprocess, sys, time
 from pathlib import Path
 
 import pytest, vrlit as vr
-from conftest import forked, forks
+from conftest import SHARED, forked, forks
 from vrlit.claims import Store, stored_runs
 from vrlit.many import Kept, run_words
 
@@ -202,6 +202,21 @@ def test_rows_that_are_known_are_not_done_again(tmp_path):
         code, out, err = forked(command_line, 'grid', str(file), '--known', str(rows), '--db', str(tmp_path / 'other.db'), *args)
         assert code == 2 and err.startswith('error: ') and says in err, (args, err)
     assert not (tmp_path / 'other.db').exists()
+
+EXPERIMENTS = Path(__file__).resolve().parents[1] / 'nbs' / 'experiments'
+
+@pytest.mark.parametrize('file', sorted(EXPERIMENTS.glob('*.toml')), ids=lambda file: file.stem)
+def test_tracked_rows_are_of_the_grid_beside_them(file, monkeypatch):
+    "Each run of it once, by the hash of its configuration; what was trained with other settings has another"
+    text = file.read_text()
+    if '.zip' in text or '$' in text:
+        if not SHARED: pytest.skip('needs data and models that only developers have')
+        for name, folder in dict(DATA='datasets', WEIGHTS='weights').items(): monkeypatch.setenv(name, f'{SHARED}/{folder}')
+    plan = vr.read_grid(file, **dict(root=f'{SHARED}/datasets') if '.zip' in text else {})
+    rows = vr.read_rows(file.with_suffix('.csv'))
+    assert sorted(row['key'] for row in rows) == sorted(run.key[:12] for run in plan.runs)
+    names = {run.key[:12]: run.names for run in plan.runs}
+    for row in rows: assert {axis: row[axis] for axis in plan.axes} == names[row['key']]
 
 def ray_workers():
     "Processes of this machine that train for Ray"

@@ -8,14 +8,22 @@ import functools
 from pathlib import Path
 
 import torch
-from prompts import SMM, TABLE
 from rows import make
 
 import vrlit as vr
 
 HERE = Path(__file__).parent
 TASKS, SEEDS = ('digits', 'squares'), range(3)
-PROMPTS = {k: TABLE[k] for k in ('padding', 'narrow', 'medium', 'low rank', 'full', 'SMM, 1 channel', 'SMM')} | {
+SMM = dict(lr=dict(pattern=.03, mask_generator=.01))
+# name: (prompt from source and seed, arguments of fit)
+PROMPTS = {
+    'padding': (lambda s, _: vr.Padding(s), dict(lr=.3)),
+    'narrow': (lambda s, _: vr.Watermark(s, 'narrow'), dict(lr=.03)),
+    'medium': (lambda s, _: vr.Watermark(s, 'medium'), dict(lr=.03)),
+    'low rank': (lambda s, seed: vr.LowRank(s, seed=seed), dict(lr=.03)),
+    'full': (lambda s, _: vr.Watermark(s), dict(lr=.03)),
+    'SMM, 1 channel': (lambda s, seed: vr.SMM(s, channels=1, seed=seed), SMM),
+    'SMM': (lambda s, seed: vr.SMM(s, seed=seed), SMM),
     'SMM, random body': (lambda s, seed: vr.SMM(s, train_body=False, seed=seed), SMM),
     'only f_mask': (lambda s, seed: vr.SamplePattern(s, seed=seed), dict(lr=.01))}
 SETTINGS = dict(epochs=8, batch_size=32, milestones=(.5, .75), device='cpu', progress=False)
