@@ -31,7 +31,7 @@ def started(*args):
     process.start()
     return process
 
-def until(condition, seconds=60):
+def until(condition, seconds=240):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, 'nothing came of it'
@@ -79,15 +79,15 @@ def test_what_died_goes_on_from_its_checkpoint(tmp_path):
     assert done >= 3 and rows == [done + 1, done + 2, done + 3] # a row is written before its checkpoint, of which the kill came between
 
 def test_a_worker_that_is_killed_is_replaced(tmp_path):
-    "Its run does not wait for the end of the lease, which is half a minute"
+    "Its run does not wait for the end of the lease, which is an hour here"
     file, db = toml(tmp_path / 'grid.toml', WORDS | dict(epochs=40), task='digits', mapping=['ILM', 'BLM']), tmp_path / 'grid.db'
-    command = subprocess.Popen([sys.executable, '-m', 'vrlit', 'grid', str(file), '--workers', '1'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    script = f'import vrlit as vr; print(vr.grid({str(file)!r}, lease=3600, workers=1, progress=False))'
+    command = subprocess.Popen([sys.executable, '-c', script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until(lambda: seen(db, 'running'))
-    start = time.monotonic()
     os.kill(int(seen(db, 'running')[0]['worker'].split(':')[1]), signal.SIGKILL)
-    out, err = command.communicate(timeout=100)
+    out, err = command.communicate(timeout=300)
     assert command.returncode == 0, err
-    assert time.monotonic() - start < 28 and 'grid.db: 2 done' in out
+    assert 'grid.db: 2 done' in out
     assert len({run['worker'] for run in seen(db, 'done')}) >= 1 and not (tmp_path / 'grid.runs').exists()
 
 def test_an_interrupt_keeps_what_is_done_and_nobody_stays(tmp_path):
@@ -99,7 +99,7 @@ def test_an_interrupt_keeps_what_is_done_and_nobody_stays(tmp_path):
     _, err = command.communicate(timeout=60)
     assert command.returncode == 130 and 'interrupted' in err
     assert [run['state'] for run in seen(db, None)] == ['waiting'] * 2
-    until(lambda: not any(Path(f'/proc/{pid}').exists() for pid in workers), 10)
+    until(lambda: not any(Path(f'/proc/{pid}').exists() for pid in workers))
 
 def test_orphans_stop(tmp_path):
     "Workers whose command was killed do not go on by themselves"
@@ -111,7 +111,7 @@ def test_orphans_stop(tmp_path):
     if not worker.exists(): pytest.skip('needs /proc')
     command.kill()
     command.wait()
-    until(lambda: not worker.exists() or 'Z' in (worker / 'stat').read_text().split()[2], 30)
+    until(lambda: not worker.exists() or 'Z' in (worker / 'stat').read_text().split()[2])
     assert [run['state'] for run in seen(db, None)] == ['waiting']
 
 def command_line(*args):
@@ -124,7 +124,7 @@ def test_minutes_and_the_rest_later(tmp_path):
     start = time.monotonic()
     code, out, err = forked(command_line, 'grid', str(file), '--workers', '0', '--minutes', '0.1')
     assert code == 75 and '1 waiting' in out, err
-    assert time.monotonic() - start < 40
+    assert time.monotonic() - start < 120 # of an hour
     code, out, err = forked(command_line, 'grid', str(file), '--dry-run')
     assert code == 0 and out.startswith('waiting'), err
 
