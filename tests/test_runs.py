@@ -79,6 +79,20 @@ def test_other_weights_are_refused(digits, tmp_path):
     other = vr.load_source('timm/test_resnet', weights=False, size=32)
     with pytest.warns(UserWarning, match='its weights are not those of the training'): vr.load_run(folder, source=other)
 
+def test_random_weights_of_a_name_are_the_same_each_time(digits, tmp_path):
+    "So that a training on them goes on, and its run is loaded; nobody else's random numbers change"
+    torch.manual_seed(3)
+    want = torch.rand(2)
+    torch.manual_seed(3)
+    for name in 'timm/test_resnet(size=32, weights=False)', 'clip/miniature(pretrained=False)':
+        drawn, again = (vr.build_source(name, labels=digits.labels, device='cpu') for _ in range(2))
+        assert vr.weights_sha256(drawn) == vr.weights_sha256(again)
+    assert torch.equal(torch.rand(2), want)
+    source = vr.build_source('timm/test_resnet(size=32)', weights=False, labels=digits.labels)
+    model, result = trained(source, digits, vr.Padding(source), vr.RLM(1000, 10))
+    loaded = vr.load_run(vr.save_run(tmp_path / 'run', model, digits, result), device='cpu').model
+    assert torch.equal(loaded(digits.test.x), model(digits.test.x))
+
 def test_nothing_is_half_written_or_replaced_unasked(digits, tmp_path, monkeypatch):
     source = vr.load_source(size=32)
     model, result = trained(source, digits, vr.Padding(source), vr.ILM(1000, 10))

@@ -8,7 +8,7 @@ __all__ = ['RUN_FORMAT', 'list_prompts', 'list_mappings', 'read_part', 'build_pr
 
 # %% ../nbs/44_runs.ipynb #fa4db870
 import ast, dataclasses, difflib, importlib, inspect, json, os, re, sys, tempfile, warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,14 +136,23 @@ def build_source(
     seed: int = 0, # of descriptions that are drawn
     device: torch.device | str | None = None, # where texts are encoded; None: a CUDA device if there is one
 ) -> Source:
-    "A source by name, as on the command line. Errors as `load_source` and `load_clip`."
+    """A source by name, as on the command line. Errors as `load_source` and `load_clip`.
+
+    Random weights, if it is to have such, are the same each time, so that a training can go on and a run be loaded."""
     name, kwargs, _ = read_part(text, 'source')
     if name.startswith('clip/'):
         if weights is not None: kwargs['pretrained'] = weights
-        return _text_source(name[5:], texts, list(labels), seed, device, **kwargs)
+        with _same_draw(): return _text_source(name[5:], texts, list(labels), seed, device, **kwargs)
     if texts is not None: raise ValueError(f'--texts: only a source such as clip/ViT-B-32 reads texts, got {text!r}')
     if weights is not None: kwargs['weights'] = weights
-    return load_source(name, **kwargs)
+    with _same_draw(): return load_source(name, **kwargs)
+
+@contextmanager
+def _same_draw():
+    "Nobody else's random numbers change"
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
 
 def _text_source(name, texts, labels, seed, device, V=None, m=None, replace=False, hyphens=False, **kwargs):
     if (m is not None or replace) and not (texts or '').endswith('.json'):
@@ -441,7 +450,7 @@ def _load_source(folder, config, labels, device):
         return build_source(config['source'], config['weights'], labels=labels, device=device)
     name, kwargs, _ = read_part(config['source'], 'source')
     kwargs = {k: v for k, v in kwargs.items() if k not in ('V', 'm')} # these made the texts and groups that are kept
-    clip = load_clip(name[5:], pretrained=config['weights'], **kwargs).to(usable_device(device))
+    with _same_draw(): clip = load_clip(name[5:], pretrained=config['weights'], **kwargs).to(usable_device(device))
     kept = _read_json(folder, 'texts')
     if kept['groups'] is None: return TextSource(clip, kept['texts'], labels)
     return DecoupledSource(clip, kept['texts'], kept['groups'], labels=labels)
