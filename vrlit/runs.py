@@ -126,6 +126,14 @@ def part_class(
         raise ValueError(f'--{what}: {cls.__name__} takes {", ".join(takes)}, got {unknown[0]!r} in {text!r}')
     return cls
 
+# %% ../nbs/44_runs.ipynb #95d43a14
+@contextmanager
+def _same_draw():
+    "Nobody else's random numbers change"
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
+
 # %% ../nbs/44_runs.ipynb #8c2ad65e
 def build_source(
     text: str, # such as 'resnet18(size=128)' or 'clip/ViT-B-32'
@@ -146,13 +154,6 @@ def build_source(
     if texts is not None: raise ValueError(f'--texts: only a source such as clip/ViT-B-32 reads texts, got {text!r}')
     if weights is not None: kwargs['weights'] = weights
     with _same_draw(): return load_source(name, **kwargs)
-
-@contextmanager
-def _same_draw():
-    "Nobody else's random numbers change"
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        yield
 
 def _text_source(name, texts, labels, seed, device, V=None, m=None, replace=False, hyphens=False, **kwargs):
     if (m is not None or replace) and not (texts or '').endswith('.json'):
