@@ -31,7 +31,7 @@ def started(*args):
     process.start()
     return process
 
-def until(condition, seconds=240):
+def until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, 'nothing came of it'
@@ -99,7 +99,7 @@ def test_an_interrupt_keeps_what_is_done_and_nobody_stays(tmp_path):
     _, err = command.communicate(timeout=60)
     assert command.returncode == 130 and 'interrupted' in err
     assert [run['state'] for run in seen(db, None)] == ['waiting'] * 2
-    until(lambda: not any(Path(f'/proc/{pid}').exists() for pid in workers))
+    until(lambda: not any(Path(f'/proc/{pid}').exists() for pid in workers), 10)
 
 def test_orphans_stop(tmp_path):
     "Workers whose command was killed do not go on by themselves"
@@ -111,7 +111,7 @@ def test_orphans_stop(tmp_path):
     if not worker.exists(): pytest.skip('needs /proc')
     command.kill()
     command.wait()
-    until(lambda: not worker.exists() or 'Z' in (worker / 'stat').read_text().split()[2])
+    until(lambda: not worker.exists() or 'Z' in (worker / 'stat').read_text().split()[2], 30)
     assert [run['state'] for run in seen(db, None)] == ['waiting']
 
 def command_line(*args):
@@ -124,7 +124,7 @@ def test_minutes_and_the_rest_later(tmp_path):
     start = time.monotonic()
     code, out, err = forked(command_line, 'grid', str(file), '--workers', '0', '--minutes', '0.1')
     assert code == 75 and '1 waiting' in out, err
-    assert time.monotonic() - start < 120 # of an hour
+    assert time.monotonic() - start < 40
     code, out, err = forked(command_line, 'grid', str(file), '--dry-run')
     assert code == 0 and out.startswith('waiting'), err
 

@@ -129,7 +129,7 @@ def part_class(
 # %% ../nbs/44_runs.ipynb #95d43a14
 @contextmanager
 def _same_draw():
-    "Nobody else's random numbers change"
+    "Random weights are the same each time, and nobody else's random numbers change"
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         yield
