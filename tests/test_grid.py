@@ -78,6 +78,19 @@ def test_what_died_goes_on_from_its_checkpoint(tmp_path):
     with pytest.raises(Enough): run_words(run['words'], folder, Kept(), count)
     assert done >= 3 and rows == [done + 1, done + 2, done + 3] # a row is written before its checkpoint, of which the kill came between
 
+def test_random_weights_go_on_as_well(tmp_path):
+    "Of a source by its name, and of a control: drawn in the second process as in the first"
+    class Enough(Exception): pass
+    def enough(row, model):
+        rows.append(row['epoch'])
+        if row['epoch'] == 2 == len(rows): raise Enough
+    words = WORDS | dict(source='timm/test_vit(size=32, weights=False)', epochs=3)
+    for run in vr.read_grid(dict(words, grid=dict(task='digits', control=['none', 'random']))).runs:
+        folder, rows = tmp_path / run.names['control'], []
+        with pytest.raises(Enough): run_words(run.words, folder, Kept(), enough)
+        run_words(run.words, folder, Kept(), enough)
+        assert rows == [1, 2, 3]
+
 def test_a_worker_that_is_killed_is_replaced(tmp_path):
     "Its run does not wait for the end of the lease, which is an hour here"
     file, db = toml(tmp_path / 'grid.toml', WORDS | dict(epochs=40), task='digits', mapping=['ILM', 'BLM']), tmp_path / 'grid.db'
