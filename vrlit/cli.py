@@ -768,8 +768,8 @@ def auto_(
 ):
     """Search for a prompt, a mapping and a rate: the ladder first, then Optuna, chosen on validation images.
 
-    Leaves the best as a run in the folder, tests it once, and says so if one pass was best. The same command goes on
-    after an interrupt."""
+    Leaves the best as a run in the folder, tells its test accuracy, and says so if one pass was best. The same command
+    goes on after an interrupt."""
     with _errors():
         target = vr.load_task(task, **settings, seed=seed)
         built = vr.build_source(source, weights, texts, labels=target.labels, seed=seed, device=device)

@@ -228,7 +228,7 @@ def auto(
 ) -> Search:
     """The ladder first, then a search for the prompt, mapping and rate with the best validation accuracy.
 
-    The best is left in `out/best`, a run; test is looked at once, in the end. The same call goes on after an interrupt.
+    The best is left in `out/best`, a run; nothing is chosen by test images. The same call goes on after an interrupt.
     `ImportError` without Optuna, `ValueError` for a task without validation images, or a folder of another search."""
     space_, settings = _checked_auto(minutes, trials, space, epochs, batch_size, seed, device, progress)
     if isinstance(task, (str, Path)): task = load_task(task, seed=seed, **data)
