@@ -72,6 +72,13 @@ def test_ranks():
     assert cd == pytest.approx(2.569 * math.sqrt(4 * 5 / 60), abs=1e-3)
     assert vr.mean_ranks([row | dict(seconds=1 / row['test_acc']) for row in told], value='seconds')[0] == ranks
 
+def test_costs_of_five_tasks_and_a_method_that_one_lacks():
+    told = [row | dict(task=f'{row["task"]}{k}') for row in rows(2) for k in 'ab'][:-6]
+    told = [row for row in told if (row['task'], row['prompt']) != ('digitsa', 'pad')]
+    figure, n = vr.plot_costs(told), len({row['task'] for row in told})
+    assert len(figure.axes) == n > 4 and n % 4
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ['pad', 'SMM', 'odd_name & 5%']
+
 def command_line(*args):
     sys.argv = ['vrlit', *args]
     from vrlit.cli import app

@@ -281,17 +281,20 @@ def plot_costs(
     up, right = (table(data, rows, cols, v, average=False, **how) for v in (value, against))
     n = len(up.cols)
     figure = figure or plt.figure(figsize=(2.6 * min(n, 4) + 1.4, 2.6 * -(-n // 4)), layout='constrained')
-    panels = figure.subplots(-(-n // 4), min(n, 4), squeeze=False).flat
+    panels = [*figure.subplots(-(-n // 4), min(n, 4), squeeze=False).flat]
     for ax, col in zip(panels, up.cols):
         for i, row in enumerate(up.rows):
             if (row, col) not in up.cells: continue
             y, x = up.cells[row, col], right.cells[row, col]
             ax.errorbar(x.mean, y.mean, yerr=0 if math.isnan(y.std) else y.std, fmt='o', color=f'C{i % 10}', label=row)
         costs = [right.cells[row, col].mean for row in up.rows if (row, col) in right.cells]
-        ax.set(xscale='log' if max(costs) > 10 * min(costs) > 0 else 'linear', title=col, xlabel=against)
-    for ax in list(panels)[n:]: ax.set_visible(False)
+        ax.set(xscale='log' if max(costs) > 10 * min(costs) > 0 else 'linear', xlabel=against)
+        ax.set_title(col, fontsize='medium')
+    for ax in panels[n:]: ax.remove()
     panels[0].set_ylabel(value)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc='outside right center', frameon=False)
+    marks = {row: mark for ax in panels[:n] for mark, row in zip(*ax.get_legend_handles_labels())}
+    shown = [row for row in up.rows if row in marks]
+    figure.legend([marks[row] for row in shown], shown, loc='outside right center', frameon=False)
     return figure
 
 # %% ../nbs/48x_tables.ipynb #fe918bb8
