@@ -46,8 +46,15 @@ def test_missing_and_fewer_and_diverged():
     assert ('pad', 'average') not in found.cells
     assert '(2)' in next(line for line in lines if line.startswith('| SMM'))
     assert f'1 of {len(told)} runs diverged' in found.caption
+    apart = vr.table([row for row in rows(3) if (row['task'], row['prompt']) in (('digits', 'pad'), ('squares', 'SMM'))]) # as of a grid that has begun
+    assert apart.text('md').count('–') == 4 and not any(cell.bold for cell in apart.cells.values())
     single = vr.table([row for row in told if row['seed'] == '0'])
     assert '±' not in single.text('md').split('\n\n')[0]
+
+def test_the_deviation_of_an_average_is_that_of_whole_seeds():
+    told = [dict(task=t, prompt='pad', seed=s, test_acc=a) for t, s, a in (('easy', 0, .9), ('hard', 0, .1), ('easy', 1, .8), ('hard', 1, .2), ('easy', 2, .7))]
+    cell = vr.table(told).cells['pad', 'average']
+    assert cell.mean == pytest.approx((.8 + .15) / 2) and cell.std == pytest.approx(0)
 
 def test_latex(tmp_path):
     tex = vr.table(rows()).text('tex')
@@ -75,6 +82,7 @@ def test_ranks():
 def test_costs_of_five_tasks_and_a_method_that_one_lacks():
     told = [row | dict(task=f'{row["task"]}{k}') for row in rows(2) for k in 'ab'][:-6]
     told = [row for row in told if (row['task'], row['prompt']) != ('digitsa', 'pad')]
+    told[0]['seconds'] = told[1]['seconds'] = None
     figure, n = vr.plot_costs(told), len({row['task'] for row in told})
     assert len(figure.axes) == n > 4 and n % 4
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ['pad', 'SMM', 'odd_name & 5%']

@@ -168,28 +168,29 @@ def _add_average(table):
 
 class _Average(Cell):
     "Of columns: its mean is theirs, its deviation that of the means of each seed"
-    def _by(self, i):
-        part = lambda key: key[0] if i == 0 else key[1:]
-        groups = dict.fromkeys(map(part, self.values))
-        return [float(np.mean([v for key, v in self.values.items() if part(key) == group])) for group in groups]
+    def _by(self, part: Any, least: int = 1) -> list[float]:
+        groups: dict[Any, list[float]] = {}
+        for key, v in self.values.items(): groups.setdefault(key[part], []).append(v)
+        return [float(np.mean(v)) for v in groups.values() if len(v) >= least]
 
     @property
     def mean(self): return float(np.mean(self._by(0)))
     @property
-    def std(self):
-        per_seed = self._by(1)
+    def std(self): # over the seeds that are in all columns
+        per_seed = self._by(slice(1, None), len(self._by(0)))
         return float(np.std(per_seed, ddof=1)) if len(per_seed) > 1 else math.nan
 
 # %% ../nbs/48x_tables.ipynb #25e511eb
 def _embolden(table, col, test, alpha):
     "The best, if it is better than each other, over the pairs that both have"
     there = {row: table.cells[row, col] for row in table.rows if (row, col) in table.cells}
+    if len(there) < 2: return
     sign = -1 if any(table.value.endswith(k) for k in LOW) else 1
     best = max(there, key=lambda row: sign * there[row].mean)
     a, others = there[best].values, [cell.values for row, cell in there.items() if row != best]
     both = [[k for k in a if k in b] for b in others]
     ps = [paired_p([a[k] for k in keys], [b[k] for k in keys], test) for b, keys in zip(others, both)]
-    there[best].bold = bool(ps) and max(ps) < alpha
+    there[best].bold = max(ps) < alpha
 
 def _caption(table, by, epoch, test, alpha, rows):
     names = dict(selected='of the epoch selected on validation', last='of the last epoch', before='of one pass',
@@ -279,16 +280,16 @@ def plot_costs(
     import matplotlib.pyplot as plt
     check_choice('against', against, ('seconds', 'trained'))
     up, right = (table(data, rows, cols, v, average=False, **how) for v in (value, against))
-    n = len(up.cols)
+    n, both = len(up.cols), up.cells.keys() & right.cells.keys()
     figure = figure or plt.figure(figsize=(2.6 * min(n, 4) + 1.4, 2.6 * -(-n // 4)), layout='constrained')
     panels = [*figure.subplots(-(-n // 4), min(n, 4), squeeze=False).flat]
     for ax, col in zip(panels, up.cols):
-        for i, row in enumerate(up.rows):
-            if (row, col) not in up.cells: continue
-            y, x = up.cells[row, col], right.cells[row, col]
-            ax.errorbar(x.mean, y.mean, yerr=0 if math.isnan(y.std) else y.std, fmt='o', color=f'C{i % 10}', label=row)
-        costs = [right.cells[row, col].mean for row in up.rows if (row, col) in right.cells]
-        ax.set(xscale='log' if max(costs) > 10 * min(costs) > 0 else 'linear', xlabel=against)
+        costs = {row: right.cells[row, col].mean for row in up.rows if (row, col) in both}
+        for row, cost in costs.items():
+            y, color = up.cells[row, col], f'C{up.rows.index(row) % 10}'
+            ax.errorbar(cost, y.mean, yerr=0 if math.isnan(y.std) else y.std, fmt='o', color=color, label=row)
+        wide = costs and max(costs.values()) > 10 * min(costs.values()) > 0
+        ax.set(xscale='log' if wide else 'linear', xlabel=against)
         ax.set_title(col, fontsize='medium')
     for ax in panels[n:]: ax.remove()
     panels[0].set_ylabel(value)
