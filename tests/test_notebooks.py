@@ -37,6 +37,7 @@ def test_is_well_made(path):
         leaks = re.findall(r'\[[^]\n]*`[^]\n]*\]\(', c.source) if c.cell_type == 'markdown' else []
         assert not leaks, f'{name}: on the site the text of a link has no backticks: {leaks}'
     for c in code(nb):
+        assert 'nbdev' not in c.source, f'{name}: a page is read and run where there is no nbdev; `nbdev_export` is a command:\n{c.source}'
         assert c.source.count('\n') < 40, f'{name}: a cell has at most 40 lines; what is longer is two ideas:\n{c.source[:200]}'
         assert not re.search(r'^#\s*\|\s*export(?!s\b)', c.source, re.M), f'{name}: `#| exports` shows the source, this hides it:\n{c.source}'
         pages = [''.join(o.get('data', {}).get('text/html', '')) for o in c.outputs]
@@ -52,7 +53,7 @@ def test_is_well_made(path):
             shown = str({k: v for k, v in {**o.get('data', {}), 'text': o.get('text', '')}.items() if k not in ('image/png', 'image/jpeg')})
             there = re.search(r'/(tmp|home|root|work|Users)/[^\s\'"]*', shown)
             assert not there, f'{name}: a path of somebody\'s machine, {there[0]}, in the output of:\n{c.source}'
-        if not exports or re.search(r'^#\s*\|\s*(exports|eval: false)|nbdev_export\(', c.source, re.M): continue
+        if not exports or re.search(r'^#\s*\|\s*(exports|eval: false)', c.source, re.M): continue
         kinds = {type(n) for n in ast.walk(ast.parse(re.sub(r'^[%!].*', '', c.source, flags=re.M)))}
         assert not ({ast.Import, ast.ImportFrom} & kinds and {ast.Expr, ast.Assign} & kinds), \
             f'{name}: nbdev runs a cell with an import when it makes the site, so imports stand in cells of their own:\n{c.source}'
