@@ -110,6 +110,7 @@ def doors():
         axes=(lambda **kw: vr.read_grid(dict(grid=kw)), dict(task='digits', prompt='SMM', mapping=['ILM'], seed=0, source='embedded', recipe='none', control='none', baseline='none', epochs=[1, 2])),
         grid=(lambda **kw: vr.grid(dict(grid=dict(task='digits')), dry_run=True, **kw), dict(db='nowhere.db', workers=0, minutes=1., engine='local', keep=False, retry=False, extend=False, shared=False, other_version=False, known=None, lease=30., progress=False)),
         known_results=(lambda **kw: vr.known_results(PLAN, **kw), dict(data=[dict(key=PLAN.runs[0].key[:12], test_acc=.5, vrlit=vr.__version__)], other_version=False)),
+        copy_notebooks=(lambda **kw: vr.copy_notebooks(tempfile.mkdtemp(), **kw), dict(overwrite=False)),
         slurm_script=(vr.slurm_script, dict(command=['vrlit'], jobs=2, minutes=9., cpus=1, gpus=0)),
         table=(vr.table, dict(data=ROWS, rows='prompt', cols='task', value='test_acc', epoch='selected', over='seed', where=None, test='wilcoxon', alpha=.05, average=True)),
         mean_ranks=(vr.mean_ranks, dict(data=ROWS, rows='prompt', cols='task', value='test_acc', alpha=.05)),

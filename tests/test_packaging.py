@@ -59,14 +59,16 @@ def test_wheel_works_without_the_repo(checkout, python, tmp_path):
         names, meta = z.namelist(), Parser().parsestr(z.read(f'vrlit-{settings["version"]}.dist-info/METADATA').decode())
     assert {'vrlit/py.typed', 'vrlit/__init__.pyi', 'vrlit/_modidx.py', *(f'vrlit/data/{p.name}' for p in (ROOT / 'vrlit' / 'data').iterdir())} <= {*names}
     assert {n.split('/')[0] for n in names} == {'vrlit', f'vrlit-{settings["version"]}.dist-info'}
-    assert not [n for n in names if n.endswith('.ipynb') or 'test' in n]
+    pages = {p.relative_to(ROOT).as_posix() for kind in ('ipynb', 'csv', 'toml', 'png') for p in (ROOT / 'nbs').rglob(f'*.{kind}') if '/.' not in str(p)}
+    assert {f'vrlit/{p}' for p in pages} == {n for n in names if n.startswith('vrlit/nbs/')} and len(pages) > 80
+    assert not [n for n in names if 'test' in n]
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / 'vrlit').rglob('*.py')}
     assert modules == {n for n in names if n.endswith('.py')}
 
     needs = meta.get_all('Requires-Dist')
     always = {re.match(r'[\w-]+', n)[0].replace('-', '_').lower() for n in needs if 'extra' not in n}
     assert always == {'torch', 'torchvision', 'timm', 'open_clip_torch', 'matplotlib', 'seaborn', 'safetensors', 'scipy', 'tqdm', 'scikit_learn', 'typer'}
-    assert {*meta.get_all('Provides-Extra')} == {'datasets', 'tensorboard', 'onnx', 'ray', 'search', 'accelerate', 'dev'} and any(n.startswith('nbdev==') for n in needs)
+    assert {*meta.get_all('Provides-Extra')} == {'datasets', 'tensorboard', 'onnx', 'ray', 'search', 'accelerate', 'notebooks', 'dev'} and any(n.startswith('nbdev==') for n in needs)
     assert meta['Version'] == settings['version'] and meta['Requires-Python'] == '>=3.10'
     assert 'Apache-2.0' in (meta['License'], meta['License-Expression'])
 
@@ -79,6 +81,10 @@ def test_wheel_works_without_the_repo(checkout, python, tmp_path):
     out = run(site / 'bin' / 'vrlit' if sys.platform != 'win32' else '-mvrlit.cli', 'demo', '--task', pile, '--epochs', 1)
     assert len(re.findall(r'^pile .*%', out, re.M)) == 6, out
     assert [p.name for p in empty.iterdir()] == ['vrlit-demo.png']
+    told = run('-m', 'vrlit', 'notebooks', tmp_path / 'pages')
+    assert 'jupyter lab' in told and {p.relative_to(tmp_path / 'pages').as_posix() for p in (tmp_path / 'pages').rglob('*.*')} == {p.removeprefix('nbs/') for p in pages}, told
+    for page in '00_reprogram', '25_optimal', 'experiments/70_prompts':
+        run('-m', 'nbconvert', '--execute', '--to', 'notebook', '--output-dir', tmp_path / 'run', tmp_path / 'pages' / f'{page}.ipynb')
 
 # ---- said once, or the same everywhere -----------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ controls baselines official plots watching
 ladders
 theory
 runs
-prediction reports bench sharing exporting grids claims search
+prediction reports bench sharing exporting grids claims search notebooks
 rows
 many
 tables

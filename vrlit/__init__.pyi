@@ -14,6 +14,7 @@ from . import ladders as ladders
 from . import loaders as loaders
 from . import many as many
 from . import mappings as mappings
+from . import notebooks as notebooks
 from . import official as official
 from . import pixels as pixels
 from . import plots as plots
@@ -176,6 +177,9 @@ from .mappings.semantic import semantic_assignment as semantic_assignment
 from .mappings.semantic import similarity as similarity
 from .mappings.sinkhorn import Sinkhorn as Sinkhorn
 from .mappings.sinkhorn import sinkhorn_weights as sinkhorn_weights
+from .notebooks import copy_notebooks as copy_notebooks
+from .notebooks import missing_for_notebooks as missing_for_notebooks
+from .notebooks import notebooks_folder as notebooks_folder
 from .official import from_official as from_official
 from .official import to_official as to_official
 from .pixels import Pixels as Pixels

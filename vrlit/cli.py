@@ -6,7 +6,7 @@
 __all__ = ['app', 'Version', 'Device', 'KINDS', 'DATA', 'FIT', 'Weights', 'Texts', 'SplitTask', 'Seed', 'Figure', 'AsJson', 'Bar',
            'bench', 'Words', 'Workers', 'Minutes', 'Known', 'Progress', 'Data', 'Rows', 'Cols', 'Value', 'Epoch',
            'Over', 'Where', 'demo', 'Kind', 'list_', 'train_', 'ladder_', 'speed_', 'Format', 'export_', 'grid_',
-           'Form', 'table_', 'plot_', 'HowLarge', 'reproduce_', 'auto_', 'watch_', 'eval_', 'predict_']
+           'Form', 'table_', 'plot_', 'HowLarge', 'reproduce_', 'auto_', 'watch_', 'eval_', 'predict_', 'notebooks_']
 
 # %% ../nbs/49_cli.ipynb #eb0de807
 import ast, enum, fnmatch, inspect, json, os, re, signal, sys, textwrap, time, traceback
@@ -847,3 +847,16 @@ def _write_table(predictions, top):
     for name, labels, ps in predictions:
         rows.writerow([name, *(v for label, p in zip(labels, ps) for v in (label, f'{p:.6f}'))])
         sys.stdout.flush()
+
+# %% ../nbs/49_cli.ipynb #53c27586
+@app.command('notebooks')
+def notebooks_(
+    to: Annotated[Path, typer.Argument(help='A folder; made if it is not there.')],
+    overwrite: Annotated[bool, typer.Option('--overwrite', help='Replace files that are there and changed.')] = False,
+):
+    "Copy the notebooks of the documentation into a folder, to read, run and change them there."
+    with _errors(): copied = vr.copy_notebooks(to, overwrite)
+    pages, size = [f for f in copied if f.suffix == '.ipynb'], sum(f.stat().st_size for f in copied)
+    typer.echo(f'{len(pages)} notebooks and what they read, {size / 1e6:.0f} MB: jupyter lab {to / "index.ipynb"}')
+    if missing := vr.missing_for_notebooks():
+        typer.echo(f"to run them: pip install 'vrlit[notebooks]' ({', '.join(missing)} is not there)", err=True)
