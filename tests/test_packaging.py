@@ -90,7 +90,7 @@ def test_wheel_works_without_the_repo(checkout, python, tmp_path):
 
 def test_one_version():
     v = settings['version']
-    assert vrlit.__version__ == v and f'\nversion: {v}\n' in text('CITATION.cff') and f'\n## [{v}]' in text('CHANGELOG.md')
+    assert vrlit.__version__ == v and f'\nversion: {v}\n' in text('CITATION.cff') and f'\n## [{v}]' in text('CHANGELOG.md') and f'version = {{{v}}}' in text('README.md')
 
 def test_continuous_integration_runs_what_the_readme_says():
     line = "pip install -e '.[dev]' && pytest"
