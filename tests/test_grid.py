@@ -1,5 +1,6 @@
 "Many runs on one database: several processes, kills, interrupts, and files that are none"
-import json, os, signal, sqlite3, subprocess, sys, time
+import json, os, signal, sqlite3, subprocess, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest, torch, vrlit as vr
@@ -31,7 +32,7 @@ def started(*args):
     process.start()
     return process
 
-def until(condition, seconds=60):
+def until(condition, seconds=180):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, 'nothing came of it'
@@ -114,6 +115,17 @@ def test_an_interrupt_keeps_what_is_done_and_nobody_stays(tmp_path):
     assert command.returncode == 130 and 'interrupted' in err
     assert [run['state'] for run in seen(db, None)] == ['waiting'] * 2
     until(lambda: not any(Path(f'/proc/{pid}').exists() for pid in workers), 10)
+
+@pytest.mark.parametrize('shared', [False, True])
+def test_many_make_the_file_at_once(tmp_path, shared):
+    "Whoever comes first makes it; nobody finds it half made"
+    with ThreadPoolExecutor(6) as pool:
+        for i in range(25):
+            together = threading.Barrier(6)
+            def opened():
+                together.wait()
+                with Store(tmp_path / f'{i}.db', make=True, shared=shared) as store: return store.in_memory()
+            assert {future.result() for future in [pool.submit(opened) for _ in range(6)]} == {not shared}
 
 def test_orphans_stop(tmp_path):
     "Workers whose command was killed do not go on by themselves"
@@ -250,7 +262,7 @@ def test_ray_and_two_kills(tmp_path, serial):
     for n in 2, 8:
         until(lambda: len(seen(db, 'done')) > n and ray_workers())
         for pid in ray_workers()[:1]: os.kill(pid, signal.SIGKILL)
-    driver.join(200)
+    driver.join(400)
     assert driver.exitcode == 0
     runs = seen(db, None)
     assert [run['state'] for run in runs] == ['done'] * 24, [run['error'] for run in runs]

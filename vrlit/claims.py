@@ -91,19 +91,32 @@ class _Writable:
     def __exit__(self, *error) -> None: self.close()
 
 # %% ../nbs/48v_claims.ipynb #e43dfd1e
-def _made(store, shared):
+def _set_journal(db, mode, patience):
+    "SQLite does not wait here if another process is at the same step, so we do"
+    end = time.monotonic() + patience
+    while True:
+        try: return db.execute(f'pragma journal_mode = {mode}')
+        except sqlite3.OperationalError as e:
+            if 'locked' not in str(e) or time.monotonic() > end: raise
+            time.sleep(.01)
+
+def _made(store, shared, patience):
     "The tables of a new file; `ValueError` if it is another's"
     one = lambda sql: store.db.execute(sql).fetchone()[0]
     found = lambda: [one(f'pragma {k}') for k in ('application_id', 'user_version', 'schema_version')]
-    _check_store(found(), store.file)
-    if found()[0] == _MARK: return
-    store.db.execute(f'pragma journal_mode = {"delete" if shared else "wal"}')
+    store.db.execute('begin') # all three as they are at one moment: another process may be making it
+    first = found()
+    store.db.execute('commit')
+    _check_store(first, store.file)
+    if first[0] == _MARK: return
+    _set_journal(store.db, 'delete' if shared else 'wal', patience)
     with store.writing():
         if found()[0] == _MARK: return # another process was faster
         for statement in _TABLES.split(';')[:-1]: store.db.execute(statement)
         store.db.execute(f'pragma application_id = {_MARK}')
         store.db.execute(f'pragma user_version = {STORE_FORMAT}')
 
+# %% ../nbs/48v_claims.ipynb #2603d250
 class Store(_Writable):
     """The runs of a grid, with their states and results, in an SQLite file.
 
@@ -125,7 +138,7 @@ class Store(_Writable):
         with _told_errors(self.file):
             self.db = sqlite3.connect(self.file, timeout=patience, isolation_level=None)
             self.db.row_factory = sqlite3.Row
-            try: _made(self, shared)
+            try: _made(self, shared, patience)
             except BaseException:
                 self.db.close()
                 raise
