@@ -15,7 +15,7 @@ class WithPages(build_py):
     "And the notebooks in nbs/, with what they read: `vrlit notebooks` copies them out of the package"
     def run(self):
         super().run()
-        kinds = '*.ipynb', 'images/*.png', *(f'experiments/*.{kind}' for kind in ('ipynb', 'csv', 'toml'))
+        kinds = '*.ipynb', '*.bib', 'images/*.png', *(f'experiments/*.{kind}' for kind in ('ipynb', 'csv', 'toml'))
         for file in () if getattr(self, 'editable_mode', False) else (f for kind in kinds for f in Path('nbs').glob(kind)):
             to = Path(self.build_lib, 'vrlit', file)
             to.parent.mkdir(parents=True, exist_ok=True)

@@ -85,7 +85,8 @@ def test_sidebar_lists_every_notebook_in_the_order_of_its_number():
     import yaml
     sections = yaml.safe_load((NBS / 'sidebar.yml').read_text())['website']['sidebar']['contents']
     listed = [name for s in sections for name in s['contents']]
-    assert listed == ['index.ipynb', *(p.relative_to(NBS).as_posix() for p in notebooks if p.stem != 'index')]
+    pages = [p.relative_to(NBS).as_posix() for p in notebooks if p.stem != 'index']
+    assert listed == ['index.ipynb', *sorted(pages, key=lambda p: (p[0] == '9', p[0] == 'e', p))], 'experiments and what is looked up come last'
 
 def test_pages_have_names_of_their_own():
     pages = [p.parent / re.sub(r'^\d+[a-z0-9]*_', '', p.name) for p in notebooks]

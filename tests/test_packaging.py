@@ -59,7 +59,7 @@ def test_wheel_works_without_the_repo(checkout, python, tmp_path):
         names, meta = z.namelist(), Parser().parsestr(z.read(f'vrlit-{settings["version"]}.dist-info/METADATA').decode())
     assert {'vrlit/py.typed', 'vrlit/__init__.pyi', 'vrlit/_modidx.py', *(f'vrlit/data/{p.name}' for p in (ROOT / 'vrlit' / 'data').iterdir())} <= {*names}
     assert {n.split('/')[0] for n in names} == {'vrlit', f'vrlit-{settings["version"]}.dist-info'}
-    pages = {p.relative_to(ROOT).as_posix() for kind in ('ipynb', 'csv', 'toml', 'png') for p in (ROOT / 'nbs').rglob(f'*.{kind}') if '/.' not in str(p)}
+    pages = {p.relative_to(ROOT).as_posix() for kind in ('ipynb', 'csv', 'toml', 'png', 'bib') for p in (ROOT / 'nbs').rglob(f'*.{kind}') if '/.' not in str(p)}
     assert {f'vrlit/{p}' for p in pages} == {n for n in names if n.startswith('vrlit/nbs/')} and len(pages) > 80
     assert not [n for n in names if 'test' in n]
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / 'vrlit').rglob('*.py')}

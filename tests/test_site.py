@@ -1,11 +1,19 @@
-"The site's pages, as far as they are made without Quarto"
-import json, re
+"The site's pages, as far as they are made without Quarto: by nbdev, then by pandoc, which is what Quarto calls, with the site's own filters and style"
+import base64, json, posixpath, re, shutil, subprocess, threading
+from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
+from functools import partial
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import yaml
+import nbformat, pypandoc, pytest, yaml
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parents[1]
+NBS = ROOT / 'nbs'
+PAGES = sorted(NBS.rglob('*.ipynb'))
+each = pytest.mark.parametrize('path', PAGES, ids=lambda p: p.relative_to(NBS).with_suffix('').as_posix())
 
 def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 def source(cell): return ''.join(cell['source'])
@@ -18,7 +26,7 @@ def test_pages(checkout, python):
     nbs, proc = checkout / 'nbs', checkout / '_proc'
     notebooks = {p.relative_to(nbs) for p in nbs.rglob('*.ipynb')}
     assert notebooks and notebooks == {p.relative_to(proc) for p in proc.rglob('*.ipynb')}
-    for name in ('_quarto.yml', 'nbdev.yml', 'sidebar.yml', 'styles.css', 'fold.lua'): assert (proc / name).is_file(), name
+    for name in '_quarto.yml nbdev.yml sidebar.yml styles.css fold.lua glossary.lua references.bib numbered.csl llms.txt 404.qmd changelog.qmd images/favicon.png'.split(): assert (proc / name).is_file(), name
     for p in notebooks:
         page = '\n'.join(shown(c) for c in cells(proc / p))
         opening = next(source(c) for c in cells(nbs / p)[1:] if c['cell_type'] == 'markdown')
@@ -31,6 +39,10 @@ def test_pages(checkout, python):
         exported = '\n'.join(source(c) for c in cells(nbs / p) if re.search(r'^#\s*\|\s*exports', source(c), re.M))
         for name in re.findall(r'^(?:def|class) ([A-Za-z]\w*)', exported, re.M):
             assert re.search(rf'^#+ {name}\b', page, re.M), f'{p}: {name} is not documented on its page'
+    html = rendered(proc)
+    check_text_and_links(html)
+    check_sizes(html)
+    check_on_a_phone(html)
 
 def test_configuration():
     read = lambda p: yaml.safe_load((ROOT / p).read_text(encoding='utf-8'))
@@ -43,3 +55,156 @@ def test_configuration():
     settings.read(ROOT / 'settings.ini', encoding='utf-8')
     assert not (ROOT / 'nbs' / settings['DEFAULT']['readme_nb']).exists(), 'nbdev_docs would write README.md over ours'
     for item in quarto['website']['navbar']['left']: assert (ROOT / 'nbs' / item['href']).is_file(), item
+    for name in (quarto['bibliography'], quarto['csl'], quarto['website']['favicon'], quarto['website']['image'], *quarto['project']['resources']):
+        assert (NBS / name).is_file(), name
+    assert f'vrlit {settings["DEFAULT"]["version"]} ' in quarto['website']['page-footer']['left']
+
+# ---- as a reader sees them: Markdown by nbconvert, HTML by pandoc ----------------------------------------------------------
+
+FRAME = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/styles.css">
+<body style="font-family: sans-serif"><main>{}</main>"""
+
+def rendered(proc):
+    "{page: its HTML file}, in a folder of their own"
+    to = proc.parent / 'html'
+    shutil.copytree(proc / 'experiments', to / 'experiments', ignore=shutil.ignore_patterns('*.ipynb', '*.csv'))
+    shutil.copy(proc / 'styles.css', to)
+    options = '--from=markdown-implicit_figures --to=html --mathml --citeproc --metadata=link-citations --fail-if-warnings'.split()
+    options += ['--csl=numbered.csl', '--bibliography=references.bib', '--lua-filter=fold.lua', '--lua-filter=glossary.lua']
+    def one(page):
+        text, resources = MarkdownExporter().from_notebook_node(nbformat.from_dict(json.loads((proc / page).read_text(encoding='utf-8'))))
+        for name, image in resources['outputs'].items(): text = text.replace(f']({name})', f'](data:image/png;base64,{base64.b64encode(image).decode()})')
+        (proc / page).with_suffix('.md').write_text(text, encoding='utf-8')
+        res = subprocess.run([pypandoc.get_pandoc_path(), *options, page.with_suffix('.md').as_posix()], cwd=proc, capture_output=True, encoding='utf-8')
+        assert not res.returncode, f'{page}: {res.stderr}'
+        file = (to / page).with_suffix('.html')
+        file.write_text(FRAME.format(res.stdout), encoding='utf-8')
+        return page.as_posix(), file
+    with ThreadPoolExecutor(2) as two: return dict(two.map(one, sorted(p.relative_to(proc) for p in proc.rglob('*.ipynb'))))
+
+class Read(HTMLParser):
+    "The text of a page outside code and formulas, its anchors and its links"
+    QUIET = 'pre', 'code', 'math', 'style', 'script'
+    def __init__(self, file):
+        super().__init__()
+        self.text, self.anchors, self.links, self.quiet = '', set(), [], 0
+        self.feed(file.read_text(encoding='utf-8'))
+    def handle_starttag(self, tag, attributes):
+        told = dict(attributes)
+        self.anchors.add(told.get('id'))
+        if tag == 'a' and 'href' in told: self.links.append(told['href'])
+        self.quiet += tag in self.QUIET
+    def handle_endtag(self, tag): self.quiet -= tag in self.QUIET
+    def handle_data(self, data):
+        if not self.quiet: self.text += data
+
+def check_text_and_links(html):
+    pages = {page: Read(file) for page, file in html.items()}
+    for page, read in pages.items():
+        leaks = re.findall(r'.{,40}(?:\]\(|`|\[@|\*\*|\$\$).{,40}', read.text)
+        assert not leaks, f'{page}: Markdown that was not understood: {leaks}'
+        for link in read.links:
+            file, _, anchor = link.partition('#')
+            if re.match(r'\w+:', link): continue
+            to = posixpath.normpath(posixpath.join(posixpath.dirname(page), file)) if file else page
+            assert (NBS / to).is_file(), f'{page}: no file {link}'
+            assert not anchor or anchor in pages[to].anchors, f'{page}: no place {link}'
+    smm = pages['12_smm.ipynb']
+    assert {'90_glossary.ipynb#word-approximation-error', '#ref-cai2024smm'} <= {*smm.links} and 'ref-cai2024smm' in smm.anchors, 'a word, a paper'
+
+def check_sizes(html):
+    for page, file in html.items(): assert file.stat().st_size < 1_500_000, f'{page}: {file.stat().st_size:,} bytes'
+
+PHONE = """<!doctype html><iframe width="390" height="800" style="border: 0"></iframe><script>
+const frame = document.querySelector('iframe'), wide = {}
+const load = page => new Promise(done => { frame.onload = done; frame.src = page })
+const over = e => e.getBoundingClientRect().right > 390.5
+async function all(pages) {
+  for (const page of pages) {
+    await load(page)
+    const {documentElement: root, body} = frame.contentDocument
+    if (root.scrollWidth > 390) wide[page] = [root.scrollWidth, ...[...body.querySelectorAll('*')]
+      .filter(e => over(e) && ![...e.children].some(over)).slice(0, 4).map(e => e.tagName + ': ' + e.textContent.trim().slice(0, 60))]
+  }
+  await fetch('/', {method: 'POST', body: JSON.stringify([pages.length, wide])})
+}
+all(PAGES)
+</script>"""
+
+class Phone(SimpleHTTPRequestHandler):
+    def log_message(self, *_): pass
+    def do_POST(self):
+        self.server.told = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+        self.send_response(204)
+        self.end_headers()
+        self.server.done.set()
+
+def check_on_a_phone(html):
+    "No page is wider than 390 pixels in a real browser: what is wider scrolls by itself"
+    browser = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+    if not browser: pytest.skip('all else is right; the width on a phone needs Chromium')
+    folder = html['index.ipynb'].parent
+    pages = [file.relative_to(folder).as_posix() for file in html.values()]
+    (folder / 'phone.html').write_text(PHONE.replace('PAGES', json.dumps(pages)))
+    with ThreadingHTTPServer(('127.0.0.1', 0), partial(Phone, directory=folder)) as server:
+        server.done = threading.Event()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        child = subprocess.Popen([browser, '--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={folder / "browser"}', '--remote-debugging-port=0',
+                                  f'http://127.0.0.1:{server.server_port}/phone.html'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try: assert server.done.wait(120), 'the browser did not answer'
+        finally:
+            child.kill()
+            child.wait()
+            server.shutdown()
+    assert server.told == [len(pages), {}], server.told
+
+# ---- what the pages name -----------------------------------------------------------------------------------------------
+
+def prose(path): return '\n'.join(source(c) for c in cells(path) if c['cell_type'] == 'markdown')
+def papers():
+    text = (NBS / 'references.bib').read_text(encoding='utf-8')
+    return {key: body for key, body in re.findall(r'^@\w+\{(\w+),\n(.*?)^\}', text, re.M | re.S)}
+
+@each
+def test_papers(path):
+    "Every citation is in references.bib, and a linked paper is cited"
+    known, text = papers(), prose(path)
+    cited = set(re.findall(r'(?<!`)\[@(\w+)\]', text))
+    assert cited <= known.keys(), f'not in references.bib: {cited - known.keys()}'
+    linked = {key for key, body in known.items() if (url := re.search(r'url *= \{(.*)\}', body)) and url[1] in text}
+    assert linked <= cited, f'linked, and not cited as [@key]: {linked - cited}'
+    others = set(re.findall(r'https://arxiv.org/abs/[\d.]+\d', text)) - {re.search(r'url *= \{(.*)\}', known[key])[1] for key in linked}
+    assert not others, f'papers that are not in references.bib: {others}'
+
+def test_every_paper_is_named_on_a_page_and_listed_with_it():
+    named = {path: set(re.findall(r'(?<!`)\[@(\w+)\]', prose(path))) for path in PAGES}
+    assert set.union(*named.values()) == papers().keys()
+    listed = '\n'.join(''.join(o.get('data', {}).get('text/markdown', '')) for c in cells(NBS / '91_references.ipynb') for o in c.get('outputs', []))
+    rows = {m[1]: set(re.findall(r'\]\(([\w/]+\.ipynb)\)', m[2])) for m in re.finditer(r'^- .*`(\w+)`, in (.*)$', listed, re.M)}
+    wanted = {key: {p.relative_to(NBS).as_posix() for p in PAGES if key in named[p]} for key in papers()}
+    assert rows == wanted, 'run 91_references.ipynb again'
+
+def test_every_name_is_in_the_list():
+    import vrlit as vr
+    listed = '\n'.join(''.join(o.get('data', {}).get('text/markdown', '')) for c in cells(NBS / '92_api.ipynb') for o in c.get('outputs', []))
+    names = {name for name in vr.__all__ if getattr(vr, name).__class__.__name__ != 'module'}
+    assert set(re.findall(r'^\| \[(\w+)\]', listed, re.M)) == names, 'run 92_api.ipynb again'
+
+@each
+def test_before_and_after(path):
+    "What to read before and after a page, how long it takes, and where it leads"
+    if path.stem == 'index': return
+    line = re.search(r'^\*Before this\*: (.+) · \*After it\*: (.+) · \*To read\*: (\d+) min · \*To run\*: (some seconds|15 s|half a minute)$', prose(path), re.M)
+    assert line, 'the line below the title: *Before this*: [a page](file) · *After it*: ... · *To read*: 5 min · *To run*: some seconds'
+    assert all(re.findall(r'\[[^]]+\]\([\w./]+\.ipynb\)', part) for part in line.groups()[:2])
+    text = prose(path).replace(line[0], '')
+    lines = sum(bool(row.strip()) for c in cells(path) if c['cell_type'] == 'code' for row in c['source'])
+    minutes = len(text.split()) / 200 + lines / 40
+    assert abs(int(line[3]) - minutes) <= max(1, .15 * minutes), f'{minutes:.1f} minutes at 200 words and 40 lines of code a minute'
+
+def test_glossary_links_lead_to_words_of_the_glossary():
+    words = re.findall(r"'([^']+)'", re.search(r'local words = \{(.*?)\n\}', (NBS / 'glossary.lua').read_text(encoding='utf-8'), re.S)[1])
+    told = {word.lower().removesuffix('s') for word in re.findall(r'\*\*(.+?)\*\*', prose(NBS / '90_glossary.ipynb'))}
+    assert len(words) > 30 and not [word for word in words if word.lower().removesuffix('s') not in told]
+
+def test_contents_for_programs(python): python('.ci/llms.py', '--check', cwd=ROOT)

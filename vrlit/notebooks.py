@@ -14,7 +14,7 @@ from .checkpoints import written_whole
 from .checks import check_flag, check_type
 
 # %% ../nbs/47y_notebooks.ipynb #e8c1a36d
-READ = 'ipynb', 'csv', 'toml', 'png' # kinds of files: pages, and what they read
+READ = 'ipynb', 'csv', 'toml', 'png', 'bib' # kinds of files: pages, and what they read
 ASKED = dict(jupyterlab='jupyterlab', ipywidgets='ipywidgets', fastcore='fastcore') # package by module
 
 def notebooks_folder() -> Path:
