@@ -72,7 +72,7 @@ def rendered(proc):
     options = '--from=markdown-implicit_figures --to=html --mathml --citeproc --metadata=link-citations --fail-if-warnings'.split()
     options += ['--csl=numbered.csl', '--bibliography=references.bib', '--lua-filter=fold.lua', '--lua-filter=glossary.lua']
     def one(page):
-        text, resources = MarkdownExporter().from_notebook_node(nbformat.from_dict(json.loads((proc / page).read_text(encoding='utf-8'))))
+        text, resources = MarkdownExporter().from_notebook_node(nbformat.v4.reads((proc / page).read_text(encoding='utf-8')))
         for name, image in resources['outputs'].items(): text = text.replace(f']({name})', f'](data:image/png;base64,{base64.b64encode(image).decode()})')
         (proc / page).with_suffix('.md').write_text(text, encoding='utf-8')
         res = subprocess.run([pypandoc.get_pandoc_path(), *options, page.with_suffix('.md').as_posix()], cwd=proc, capture_output=True, encoding='utf-8')
