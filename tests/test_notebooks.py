@@ -44,10 +44,11 @@ def test_is_well_made(path):
         assert not re.search(r'<img (?![^>]*alt="[^"]{10})', ''.join(pages)), f'{name}: a picture in a table without alt="...":\n{c.source}'
         drawn = sum('image/png' in o.get('data', {}) or 'image/jpeg' in o.get('data', {}) for o in c.outputs)
         drawn += sum('src="data:image/png' in page for page in pages)
-        alt = re.search(r'^#\| fig-alt: (.+)$', c.source, re.M)
-        told = json.loads(alt[1]) if alt else []
-        assert drawn == len([told] if isinstance(told, str) else told), \
-            f'{name}: who cannot see a picture reads `#| fig-alt: "what it shows"`; {drawn} pictures of:\n{c.source}'
+        for option, why in ('fig-alt', 'who cannot see a picture reads'), ('fig-cap', 'below a picture stands what to see in it,'):
+            line = re.search(rf'^#\| {option}: (.+)$', c.source, re.M)
+            told = json.loads(line[1]) if line else []
+            told = [told] if isinstance(told, str) else told
+            assert drawn == len(told) and all(len(t) > 20 for t in told), f'{name}: {why} `#| {option}: "..."`; {drawn} pictures of:\n{c.source}'
         for o in c.outputs:
             assert o.output_type != 'error', f'{name}: a stored error:\n{c.source}'
             shown = str({k: v for k, v in {**o.get('data', {}), 'text': o.get('text', '')}.items() if k not in ('image/png', 'image/jpeg')})
