@@ -1,9 +1,10 @@
 "Each notebook runs, alone and without network; what is exported, committed and listed agrees with them"
-import ast, json, re
+import ast, base64, io, json, re
 from pathlib import Path
 
 import nbformat, pytest
 from conftest import forked
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / 'nbs'
@@ -49,6 +50,9 @@ def test_is_well_made(path):
             told = json.loads(line[1]) if line else []
             told = [told] if isinstance(told, str) else told
             assert drawn == len(told) and all(len(t) > 20 for t in told), f'{name}: {why} `#| {option}: "..."`; {drawn} pictures of:\n{c.source}'
+        for kind, picture in ((k, v) for o in c.outputs for k, v in o.get('data', {}).items() if k in ('image/png', 'image/jpeg')):
+            dpi = Image.open(io.BytesIO(base64.b64decode(picture))).info.get('dpi')
+            assert not dpi or dpi[0] > 95, f'{name}: a {kind} of {dpi[0]:.0f} dpi: its titles are hard to read'
         for o in c.outputs:
             assert o.output_type != 'error', f'{name}: a stored error:\n{c.source}'
             shown = str({k: v for k, v in {**o.get('data', {}), 'text': o.get('text', '')}.items() if k not in ('image/png', 'image/jpeg')})
