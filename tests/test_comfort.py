@@ -40,3 +40,18 @@ def test_names_are_escaped():
     source = vr.load_source(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2)), size=4, labels=['<i>', 'x'])
     html = vr.Reprogrammed(vr.Resized(source), source, mapping, task.labels)._repr_html_()
     assert '<i>' not in html.replace('<i>f_', '') and '&lt;i&gt;' in html and '<script>' not in html and '&lt;script&gt;' in html
+
+def test_help_tells_the_arguments():
+    "Each argument of the functions that a reader calls, from the comment beside it; of a class at its __init__, never torch's own line"
+    import inspect
+    import vrlit as vr
+    for name in dir(vr):
+        thing = getattr(vr, name)
+        if name[0] == '_' or not callable(thing): continue
+        doc = inspect.getdoc(thing.__init__ if inspect.isclass(thing) else thing) or ''
+        assert 'internal Module state' not in doc, name
+        wanted = [p for p in inspect.signature(thing).parameters.values() if p.kind is not p.VAR_KEYWORD and p.kind is not p.VAR_POSITIONAL]
+        assert not wanted or 'Parameters\n' in doc, f'{name}: {doc}'
+        missing = [p.name for p in wanted if not re.search(rf'^{p.name}( : .+)?$', doc, re.M)]
+        assert not missing, f'{name}: {missing}'
+    assert re.search(r'^precision : of the training steps', vr.fit.__doc__, re.M) and re.search(r'^out : ', vr.fit.__doc__, re.M), 'what comes by **how'

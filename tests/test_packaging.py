@@ -21,7 +21,9 @@ text = lambda name: (ROOT / name).read_text(encoding='utf-8')
 # ---- `import vrlit` ------------------------------------------------------------------------------------------------
 
 def test_public_names():
-    assert {'Reprogrammed', 'load_source', 'load_task', 'ILM', 'sources', 'mappings', 'prompts', 'cli'} <= {*vrlit.__all__} <= {*dir(vrlit)}
+    assert {'Reprogrammed', 'load_source', 'load_task', 'ILM', 'sources', 'mappings', 'prompts', 'cli'} <= {*vrlit.__all__}
+    offered = [n for n in dir(vrlit) if n[0] != '_'] # by TAB: what a reader looks for, and every prompt and mapping that the command line knows
+    assert {'load_source', 'fit', 'show', *vrlit.list_prompts(), *vrlit.list_mappings()} <= {*offered} <= {*vrlit.__all__} and len(offered) < 60
     assert 'main' not in vrlit.__all__ and not [n for n in vrlit.__all__ if n.startswith('_')]
     for name in vrlit.__all__:
         value = getattr(vrlit, name)

@@ -52,7 +52,7 @@ def imports():
             private += [f'{name} imports {home}.{a.name}' for a in node.names if a.name.startswith('_')]
     return arrows, private
 
-FLOORS = '''checks ranks
+FLOORS = '''checks ranks help_texts
 pixels recipes reprogram
 speed sources augment
 tasks checkpoints

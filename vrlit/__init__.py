@@ -24,7 +24,17 @@ def __getattr__(name):
         near = ''.join(f', did you mean {n!r}?' for n in get_close_matches(name, homes, 1))
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}{near}', name=name)
     value = getattr(import_module(homes[name]), name) if homes[name] else import_module(f'{__name__}.{name}')
+    import_module(f'{__name__}.help_texts').add_parameters(value)
     globals()[name] = value
     return value
 
-def __dir__(): return sorted({*globals(), *_homes()})
+# What `vr.<TAB>` offers: what makes, trains, shows and keeps a model, and every prompt and mapping; `__all__` has all
+_OFFERED = '''load_source load_task load_clip list_sources list_tasks Reprogrammed Resized fit evaluate compare ladder
+TextSource text_prompts AttrVR PRM Decoupled predict report show show_equation save_run load_run from_pretrained export
+grid table reproduce auto watch'''.split()
+_PARTS_OF_MAPPINGS = 'Counts', 'Moments', 'Mapping' # what they are made from
+
+def __dir__():
+    methods = {n for n, home in _homes().items() if home.startswith(('vrlit.prompts.', 'vrlit.mappings.'))
+               and n[0].isupper() and not n.endswith(_PARTS_OF_MAPPINGS)}
+    return sorted({*_OFFERED, *methods, *(n for n in globals() if n.startswith('__'))})

@@ -10,6 +10,7 @@ from . import clip as clip
 from . import controls as controls
 from . import exporting as exporting
 from . import grids as grids
+from . import help_texts as help_texts
 from . import ladders as ladders
 from . import loaders as loaders
 from . import many as many
@@ -121,6 +122,8 @@ from .grids import Planned as Planned
 from .grids import full_configuration as full_configuration
 from .grids import read_grid as read_grid
 from .grids import toml as toml
+from .help_texts import add_parameters as add_parameters
+from .help_texts import parameters_text as parameters_text
 from .ladders import Ladder as Ladder
 from .ladders import ladder as ladder
 from .loaders import image_files as image_files
