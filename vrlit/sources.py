@@ -8,7 +8,7 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'Source', 'last_linear', 'read_weigh
            'load_open_clip', 'read_texts', 'encode_texts', 'text_encoder']
 
 # %% ../nbs/02_sources.ipynb #7398ad01
-import difflib
+import difflib, warnings
 from collections.abc import Callable
 from html import escape
 from importlib.resources import files
@@ -25,6 +25,7 @@ from .reprogram import Frozen
 
 # %% ../nbs/02_sources.ipynb #228660ba
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+warnings.filterwarnings('ignore', 'IProgress not found') # timm's import, in a notebook: no bar here is a widget
 
 # %% ../nbs/02_sources.ipynb #6f717057
 def _count_labels(source):

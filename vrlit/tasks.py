@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from html import escape
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -459,10 +459,28 @@ def shows_bars() -> bool:
     return sys.stderr.isatty() or hasattr(builtins, '__IPYTHON__')
 
 def progress_bar(*args, disable: bool = False, **kwargs):
-    "tqdm's progress bar, with its arguments; none where no bar can move; in a notebook without ipywidgets, as text."
-    if disable or find_spec('ipywidgets') is None: from tqdm import tqdm
-    else: from tqdm.auto import tqdm
-    return tqdm(*args, disable=disable or not shows_bars(), **kwargs)
+    "tqdm's progress bar, with its arguments; none where no bar can move; in a notebook as plain HTML, which lasts."
+    from tqdm import tqdm
+    off = disable or not shows_bars()
+    in_page = hasattr(getattr(builtins, 'get_ipython', lambda: None)(), 'kernel')
+    if off or not in_page: return tqdm(*args, disable=off, **kwargs)
+    line = '{desc}{percentage:3.0f}% {n_fmt} of {total_fmt}{unit}, {elapsed}, {remaining} left, {rate_fmt}{postfix}'
+    return _page_bar()(*args, file=io.StringIO(), bar_format=line, **kwargs)
+
+@cache
+def _page_bar():
+    "A bar in one output of a cell, which ends as a line. A widget would be gone when the page is opened again."
+    from IPython.display import display
+    from tqdm import tqdm
+    class PageBar(tqdm):
+        output = None
+        def display(self, msg=None, pos=None):
+            text = str(self) if msg is None else msg
+            bar = '' if self.disable or not self.total else f'<progress value="{self.n}" max="{self.total}"></progress> '
+            shown = {'text/html': f'<small>{bar}{escape(text)}</small>', 'text/plain': text}
+            if self.output: self.output.update(shown, raw=True)
+            else: self.output = display(shown, raw=True, display_id=True)
+    return PageBar
 
 # %% ../nbs/03_tasks.ipynb #bcb154fb
 SHARE = 0.5  # of the memory that is free: what a set may take of it, on the host or on the device; larger ones stream
