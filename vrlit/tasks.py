@@ -476,7 +476,8 @@ def _page_bar():
         output = None
         def display(self, msg=None, pos=None):
             text = str(self) if msg is None else msg
-            bar = '' if self.disable or not self.total else f'<progress value="{self.n}" max="{self.total}"></progress> '
+            moves = self.total and not self.disable
+            bar = f'<progress value="{self.n}" max="{self.total}"></progress> ' if moves else ''
             shown = {'text/html': f'<small>{bar}{escape(text)}</small>', 'text/plain': text}
             if self.output: self.output.update(shown, raw=True)
             else: self.output = display(shown, raw=True, display_id=True)
