@@ -26,7 +26,7 @@ def test_pages(checkout, python):
     nbs, proc = checkout / 'nbs', checkout / '_proc'
     notebooks = {p.relative_to(nbs) for p in nbs.rglob('*.ipynb')}
     assert notebooks and notebooks == {p.relative_to(proc) for p in proc.rglob('*.ipynb')}
-    for name in '_quarto.yml nbdev.yml sidebar.yml styles.css fold.lua glossary.lua references.bib numbered.csl llms.txt 404.qmd changelog.qmd images/favicon.png'.split(): assert (proc / name).is_file(), name
+    for name in '_quarto.yml nbdev.yml sidebar.yml styles.css fold.lua glossary.lua run.lua references.bib numbered.csl llms.txt 404.qmd changelog.qmd images/favicon.png'.split(): assert (proc / name).is_file(), name
     for p in notebooks:
         page = '\n'.join(shown(c) for c in cells(proc / p))
         opening = next(source(c) for c in cells(nbs / p)[1:] if c['cell_type'] == 'markdown')
@@ -70,7 +70,7 @@ def rendered(proc):
     shutil.copytree(proc / 'experiments', to / 'experiments', ignore=shutil.ignore_patterns('*.ipynb', '*.csv'))
     shutil.copy(proc / 'styles.css', to)
     options = '--from=markdown-implicit_figures --to=html --mathml --citeproc --metadata=link-citations --fail-if-warnings'.split()
-    options += ['--csl=numbered.csl', '--bibliography=references.bib', '--lua-filter=fold.lua', '--lua-filter=glossary.lua']
+    options += ['--csl=numbered.csl', '--bibliography=references.bib', *(f'--lua-filter={name}' for name in yaml.safe_load((proc / '_quarto.yml').read_text(encoding='utf-8'))['format']['html']['filters'])]
     def one(page):
         text, resources = MarkdownExporter().from_notebook_node(nbformat.v4.reads((proc / page).read_text(encoding='utf-8')))
         for name, image in resources['outputs'].items(): text = text.replace(f']({name})', f'](data:image/png;base64,{base64.b64encode(image).decode()})')
@@ -109,6 +109,8 @@ def check_text_and_links(html):
             to = posixpath.normpath(posixpath.join(posixpath.dirname(page), file)) if file else page
             assert (NBS / to).is_file(), f'{page}: no file {link}'
             assert not anchor or anchor in pages[to].anchors, f'{page}: no place {link}'
+    colab = 'https://colab.research.google.com/github/vrlit/vrlit/blob/main/nbs/'
+    for page, read in pages.items(): assert colab + page in read.links, page
     smm = pages['12_smm.ipynb']
     assert {'90_glossary.ipynb#word-approximation-error', '#ref-cai2024smm'} <= {*smm.links} and 'ref-cai2024smm' in smm.anchors, 'a word, a paper'
 

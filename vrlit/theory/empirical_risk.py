@@ -178,7 +178,7 @@ def show_bounds(
     import matplotlib.pyplot as plt, pandas as pd, seaborn as sns
     figure = figure or plt.figure(figsize=(9, 3), layout='constrained')
     all_rows, least = pd.DataFrame(rows), pd.DataFrame(bounds(rows))
-    all_rows['started'] = all_rows['smaller'].map(lambda s: 'in the smaller space' if s else 'from scratch')
+    all_rows['started'] = all_rows['smaller'].map(lambda s: "from the smaller space's witness" if s else 'from scratch')
     for ax, k in zip(figure.subplots(1, 2), ('risk', 'zero_one')):
         sns.lineplot(least, x='space', y=k, color='.6', ax=ax, zorder=0)
         sns.stripplot(all_rows, x='space', y=k, hue='started', jitter=.12, ax=ax, legend=k == 'risk')
