@@ -1,13 +1,12 @@
 "The site's pages, as far as they are made without Quarto: by nbdev, then by pandoc, which is what Quarto calls, with the site's own filters and style"
-import base64, json, posixpath, re, shutil, subprocess, threading
+import base64, json, posixpath, re, shutil, subprocess
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
-from functools import partial
 from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import nbformat, pypandoc, pytest, yaml
+from browser import BROWSER, told_by
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,32 +132,14 @@ async function all(pages) {
 all(PAGES)
 </script>"""
 
-class Phone(SimpleHTTPRequestHandler):
-    def log_message(self, *_): pass
-    def do_POST(self):
-        self.server.told = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
-        self.send_response(204)
-        self.end_headers()
-        self.server.done.set()
-
 def check_on_a_phone(html):
     "No page is wider than 390 pixels in a real browser: what is wider scrolls by itself"
-    browser = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-    if not browser: pytest.skip('all else is right; the width on a phone needs Chromium')
+    if not BROWSER: pytest.skip('all else is right; the width on a phone needs Chromium')
     folder = html['index.ipynb'].parent
     pages = [file.relative_to(folder).as_posix() for file in html.values()]
     (folder / 'phone.html').write_text(PHONE.replace('PAGES', json.dumps(pages)))
-    with ThreadingHTTPServer(('127.0.0.1', 0), partial(Phone, directory=folder)) as server:
-        server.done = threading.Event()
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        child = subprocess.Popen([browser, '--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={folder / "browser"}', '--remote-debugging-port=0',
-                                  f'http://127.0.0.1:{server.server_port}/phone.html'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try: assert server.done.wait(120), 'the browser did not answer'
-        finally:
-            child.kill()
-            child.wait()
-            server.shutdown()
-    assert server.told == [len(pages), {}], server.told
+    told = told_by(folder, 'phone.html', folder / 'browser')
+    assert told == [len(pages), {}], told
 
 # ---- what the pages name -----------------------------------------------------------------------------------------------
 

@@ -1,11 +1,9 @@
 "The page to try a model: what a real Chromium shows, for images of many kinds, is what Python answers"
-import json, re, shutil, subprocess, threading
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+import json, re, shutil
 
 import numpy as np, pytest, torch, vrlit as vr
 from PIL import Image
+from browser import BROWSER, told_by
 from conftest import some_pictures
 from test_cli import vrlit
 
@@ -31,40 +29,18 @@ for (const name of FILES) {
 await fetch('seen', { method: 'POST', body: JSON.stringify(seen) })
 </script>'''
 
-class Server(SimpleHTTPRequestHandler):
-    def log_message(self, *args): pass
-    def do_POST(self):
-        self.server.seen = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
-        self.send_response(204)
-        self.end_headers()
-        self.server.done.set()
-
-@contextmanager
-def served(folder):
-    with ThreadingHTTPServer(('127.0.0.1', 0), partial(Server, directory=folder)) as server:
-        server.done, server.seen = threading.Event(), None
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try: yield server
-        finally: server.shutdown()
-
 def dropped(page, files, tmp):
     "What is on the page after each of the files"
     (page / 'hand.html').write_text(HAND.replace('FILES', json.dumps([f.name for f in files])))
     for f in files: shutil.copyfile(f, page / f.name)
-    browser = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-    with served(page) as server:
-        child = subprocess.Popen([browser, '--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={tmp / "browser"}', '--remote-debugging-port=0',
-                                  f'http://127.0.0.1:{server.server_port}/hand.html'], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        try: assert server.done.wait(120), 'the page did not answer'
-        finally: child.kill(); child.communicate()
-    ready, *seen = server.seen
+    ready, *seen = told_by(page, 'hand.html', tmp / 'browser')
     assert ready == 'Ready.'
     return seen
 
 @pytest.fixture(scope='module')
 def runtime(tmp_path_factory):
     "onnxruntime-web, once from npm"
-    if not any(map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))): pytest.skip('needs Chromium')
+    if not BROWSER: pytest.skip('needs Chromium')
     folder = tmp_path_factory.mktemp('runtime') / 'page'
     try: vr.export(trained(vr.load_task('digits', shots=1)), 'web', folder, runtime='npm')
     except (ConnectionError, ValueError) as e:
