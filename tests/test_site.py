@@ -1,5 +1,5 @@
 "The site's pages, as far as they are made without Quarto: by nbdev, then by pandoc, which is what Quarto calls, with the site's own filters and style"
-import base64, json, posixpath, re, shutil, subprocess
+import base64, csv, json, posixpath, re, shutil, subprocess
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from html.parser import HTMLParser
@@ -184,6 +184,59 @@ def test_before_and_after(path):
     lines = sum(bool(row.strip()) for c in cells(path) if c['cell_type'] == 'code' for row in c['source'])
     minutes = len(text.split()) / 200 + lines / 40
     assert abs(int(line[3]) - minutes) <= max(1, .15 * minutes), f'{minutes:.1f} minutes at 200 words and 40 lines of code a minute'
+
+# a number with its unit, or a decimal, outside of code, formulas, links and what is cited; and a number anywhere on a page
+CLAIM = re.compile(r'(?<![\w.,@\[/-])(\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)( ?%| points?\b| seconds\b| s\b| times\b| [kMG]B\b)?')
+NUMBER = re.compile(r'\d*(?:,\d{3})*\.?\d+(?:e-?\d+)?')
+NO_PROSE = re.compile(r'```.*?```|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)|<[^>]*>|\[@[^]]*\]|arXiv \S+|version \S+|\*Before this\*.*?$', re.S | re.M)
+
+def numbers(text): return {float(m.replace(',', '')) for m in NUMBER.findall(text)}
+def outputs(cell): return '\n'.join(''.join(o.get('text', '')) + ''.join(v for k, t in o.get('data', {}).items() if k.startswith('text') for v in t)
+                                   for o in cell.get('outputs', []))
+def is_among(claim, unit, known):
+    "Whether it is one of these, rounded as it is written; 80 % is also 0.8"
+    value, half = float(claim.replace(',', '')), .5 * 10 ** -len(claim.partition('.')[2]) + 1e-9
+    return any(abs(scale * v - value) <= half for v in known for scale in ((1, 100) if unit == ' %' else (1,)))
+
+def quoted():
+    "What pages quote, and from where: `{page: [(numbers, source)]}`"
+    rows = {}
+    with open(ROOT / 'tests/quoted.csv', newline='', encoding='utf-8') as f:
+        for row in csv.DictReader(f): rows.setdefault(row['page'], []).append((row['numbers'].split(), row['from']))
+    return rows
+
+def claims(path): return [m.groups() for m in CLAIM.finditer(NO_PROSE.sub('', '\n\n'.join(source(c) for c in cells(path) if c['cell_type'] == 'markdown')))
+                          if m[2] or '.' in m[1]]
+
+@each
+def test_every_number_in_prose_is_computed_or_quoted(path):
+    "In the page's code or outputs, or in quoted.csv with its source; and where the source is a file of ours, in that file"
+    known = numbers('\n'.join(source(c) + outputs(c) for c in cells(path) if c['cell_type'] == 'code'))
+    rows = quoted().get(path.stem, [])
+    told = {n for row, _ in rows for n in row}
+    missing = [n for n, unit in claims(path) if n not in told and not is_among(n, unit, known)]
+    assert not missing, f'{missing}: not in an output of the page, and not in tests/quoted.csv'
+    assert told <= {n for n, _ in claims(path)}, f'quoted, and not on the page: {told - {n for n, _ in claims(path)}}'
+    for row, where in rows:
+        if (file := ROOT / where.split(',')[0]).is_file():
+            there = numbers(file.read_text(encoding='utf-8').rpartition('[published]')[2])
+            assert not (wrong := [n for n in row if not is_among(n, ' %', there)]), (where, wrong)
+
+def test_the_front_pages_table():
+    "Means of the rows that the experiment keeps"
+    def rows(name):
+        with open(NBS / f'experiments/{name}.csv', newline='', encoding='utf-8') as f:
+            return [r for r in csv.DictReader(f) if (r['task'], r['source']) == ('cifar10', 'embedded')]
+    ladder, prompted = rows('one_pass'), rows('one_pass_prompts')
+    def rung(method, control): return [float(r['test']) for r in ladder if (r['method'], r['control']) == (method, str(control))]
+    def trained(mapping): return [float(max(tried, key=lambda r: float(r['val']))['test']) for seed in '012'
+                                  if (tried := [r for r in prompted if (r['prompt'], r['mapping'], r['seed']) == ('watermark', mapping, seed)])]
+    found = {'chance': rung('chance', True), 'pixels, discriminant': rung('pixels, discriminant', True), 'random weights, discriminant': rung('discriminant', True),
+             'BLM+': rung('BLM+', False), 'discriminant': rung('discriminant', False), 'linear probe': rung('linear probe', False),
+             'full watermark, ILM': trained('ILM'), 'full watermark, discriminant': trained('discriminant')}
+    page = prose(NBS / 'index.ipynb')
+    for name, draws in found.items():
+        assert len(draws) == 3 and f'| {name} | {100 * sum(draws) / 3:.1f} % |' in page, (name, draws)
 
 def test_glossary_links_lead_to_words_of_the_glossary():
     words = re.findall(r"'([^']+)'", re.search(r'local words = \{(.*?)\n\}', (NBS / 'glossary.lua').read_text(encoding='utf-8'), re.S)[1])

@@ -517,7 +517,7 @@ def _stoppable(model, result, held, keep):
     except KeyboardInterrupt:
         if not result.epochs:
             model.load_adapter(held['last']).eval()
-            raise
+            raise KeyboardInterrupt('interrupted in the first epoch; the model is as it was before it') from None
         result.interrupted = True
         warnings.warn(f'interrupted after {result.epochs} of {result.settings["epochs"]} epochs; '
                       'the result and the model are those of the epochs that were finished', stacklevel=6)
@@ -815,9 +815,13 @@ def _epochs(t, progress, callback, keeper):
     total = t.s.epochs * len(t.seen.train)
     bar = progress_bar(total=total, initial=t.images, unit=' images', unit_scale=True, disable=not progress)
     note = partial(_note, t.result, t.held, t.model, bar, progress)
+    def advance(images):
+        bar.set_description(refresh=False)
+        bar.update(images)
     with bar, _stoppable(t.model, t.result, t.held, t.s.keep), keeper.stopping:
         while not t.done:
-            try: row = _one_epoch(t, keeper, note, bar.update)
+            if t.order is None: bar.set_description('one pass') # for the mapping, until the first step
+            try: row = _one_epoch(t, keeper, note, advance)
             except Diverged as e:
                 if not _goes_back(t, keeper, e, bar): raise
             else:

@@ -57,6 +57,6 @@ class AffineColor(nn.Module):
         return f'{n:,} numbers, {self.pattern.numel():,} of them the pattern'
 
 # %% ../../nbs/15_affine_color.ipynb #3125e37f
-AffineColor.recipes = {'clean-resnet': CLEAN | dict( # ours, but for TrivialAugment: the paper's were not at hand
+AffineColor.recipes = {'clean-resnet': CLEAN | dict( # ours, but for TrivialAugment: the paper's are not public
     epochs=200, batch_size=256, optimizer='adam', lr=.01,
     schedule='multistep', milestones=(.5, .72), gamma=.1, augment='trivial')}
