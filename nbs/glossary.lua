@@ -30,9 +30,10 @@ local function word_at(inlines, i)
 end
 
 local function linked(inlines)
-  local out, i = pandoc.Inlines {}, 1
+  local out, i, code = pandoc.Inlines {}, 1, false
   while i <= #inlines do
-    local word = word_at(inlines, i)
+    if inlines[i].t == 'RawInline' then code = inlines[i].text:match('^<code') ~= nil end
+    local word = not code and word_at(inlines, i)
     if word then
       open[word.name:lower()] = nil
       out:insert(pandoc.Link(word.text, glossary .. anchor(word.name), '', {class = 'word'}))
@@ -46,9 +47,10 @@ local function linked(inlines)
   return out
 end
 
--- Headings, links and tables stay as they are
+-- Headings, links, tables and the list of papers stay as they are
 local function stays(element) return element, false end
-local links = {traverse = 'topdown', Header = stays, Link = stays, Table = stays, Inlines = linked}
+local function stays_as_list(div) if div.identifier == 'refs' then return div, false end end
+local links = {traverse = 'topdown', Header = stays, Link = stays, Table = stays, Div = stays_as_list, Inlines = linked}
 
 -- On the glossary's own page each of its words gets the anchor that others lead to
 local anchors = {Strong = function(strong)

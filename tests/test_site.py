@@ -41,7 +41,7 @@ def test_pages(checkout, python):
     html = rendered(proc)
     check_text_and_links(html)
     check_sizes(html)
-    check_on_a_phone(html)
+    check_in_a_browser(html)
 
 def test_configuration():
     read = lambda p: yaml.safe_load((ROOT / p).read_text(encoding='utf-8'))
@@ -116,30 +116,56 @@ def check_text_and_links(html):
 def check_sizes(html):
     for page, file in html.items(): assert file.stat().st_size < 1_500_000, f'{page}: {file.stat().st_size:,} bytes'
 
-PHONE = """<!doctype html><iframe width="390" height="800" style="border: 0"></iframe><script>
-const frame = document.querySelector('iframe'), wide = {}
+# what a page in a browser is asked: is anything wider than a phone, and is any text too pale on either theme's background
+LOOK = """<!doctype html><iframe width="390" height="800" style="border: 0"></iframe><script>
+const frame = document.querySelector('iframe'), wide = {}, pale = {}
+const themes = {light: 'body { background: #fff; color: #373a3c }', dark: 'body { background: #222; color: #fff } a { color: #00bc8c }'}
 const load = page => new Promise(done => { frame.onload = done; frame.src = page })
 const over = e => e.getBoundingClientRect().right > 390.5
+const color = text => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a] }
+const laid = ([r, g, b, a], on) => [r, g, b].map((v, i) => v * a + on[i] * (1 - a))
+const light = rgb => { // relative luminance, WCAG 2
+  const [r, g, b] = rgb.map(v => v / 255 <= .04045 ? v / 255 / 12.92 : ((v / 255 + .055) / 1.055) ** 2.4)
+  return .2126 * r + .7152 * g + .0722 * b
+}
+function contrast(e) {
+  const style = (x, key) => color(frame.contentWindow.getComputedStyle(x)[key])
+  let up = []; for (let x = e; x && x.tagName != 'HTML'; x = x.parentElement) up.unshift(style(x, 'backgroundColor'))
+  const on = up.reduce((below, c) => laid(c, below), [255, 255, 255]), [a, b] = [light(laid(style(e, 'color'), on)), light(on)]
+  return (Math.max(a, b) + .05) / (Math.min(a, b) + .05)
+}
+function palest(page, document) {
+  const theme = document.head.appendChild(document.createElement('style'))
+  document.head.prepend(theme)
+  for (const [name, css] of Object.entries(themes)) {
+    document.body.className = 'quarto-' + name; theme.textContent = css
+    for (const e of document.body.querySelectorAll('*')) {
+      const says = [...e.childNodes].some(n => n.nodeType == 3 && n.textContent.trim())
+      if (says && e.getClientRects().length && contrast(e) < 4.45) (pale[name + ': ' + e.outerHTML.slice(0, 80)] ||= []).push(page)
+    }
+  }
+}
 async function all(pages) {
   for (const page of pages) {
     await load(page)
     const {documentElement: root, body} = frame.contentDocument
     if (root.scrollWidth > 390) wide[page] = [root.scrollWidth, ...[...body.querySelectorAll('*')]
       .filter(e => over(e) && ![...e.children].some(over)).slice(0, 4).map(e => e.tagName + ': ' + e.textContent.trim().slice(0, 60))]
+    palest(page, frame.contentDocument)
   }
-  await fetch('/', {method: 'POST', body: JSON.stringify([pages.length, wide])})
+  await fetch('/', {method: 'POST', body: JSON.stringify([pages.length, wide, pale])})
 }
 all(PAGES)
 </script>"""
 
-def check_on_a_phone(html):
-    "No page is wider than 390 pixels in a real browser: what is wider scrolls by itself"
-    if not BROWSER: pytest.skip('all else is right; the width on a phone needs Chromium')
+def check_in_a_browser(html):
+    "No page is wider than 390 pixels, what is wider scrolls by itself; and all text can be read, on white and on dark"
+    if not BROWSER: pytest.skip('all else is right; widths and colours need Chromium')
     folder = html['index.ipynb'].parent
     pages = [file.relative_to(folder).as_posix() for file in html.values()]
-    (folder / 'phone.html').write_text(PHONE.replace('PAGES', json.dumps(pages)))
-    told = told_by(folder, 'phone.html', folder / 'browser')
-    assert told == [len(pages), {}], told
+    (folder / 'look.html').write_text(LOOK.replace('PAGES', json.dumps(pages)))
+    told = told_by(folder, 'look.html', folder / 'browser')
+    assert told == [len(pages), {}, {}], told
 
 # ---- what the pages name -----------------------------------------------------------------------------------------------
 

@@ -78,7 +78,8 @@ def watch_table(
     n, E = watched.done, watched.epochs
     bar = '#' * round(24 * n / max(E, 1)) + '.' * (24 - round(24 * n / max(E, 1)))
     left = f', {clock_text(watched.left)} left' if watched.state == 'running' and watched.left is not None else ''
-    table = Table(title=f'{watched.folder.name}: {watched.what}\n{bar} {n} of {E} epochs{left}', caption=watched.state)
+    title = f'{watched.folder.name}: {watched.what}\n{bar} {n} of {E} epochs{left}'
+    table = Table(title=title, caption=watched.state, caption_style='italic')
     for name in COLUMNS: table.add_column(name, justify='right')
     told = lambda row, name, how: '' if row.get(name) is None else format(row[name], how)
     for row in watched.rows[-rows:]: table.add_row(*(told(row, *column) for column in COLUMNS.items()))
