@@ -50,9 +50,12 @@ def test_is_well_made(path):
             told = json.loads(line[1]) if line else []
             told = [told] if isinstance(told, str) else told
             assert drawn == len(told) and all(len(t) > 20 for t in told), f'{name}: {why} `#| {option}: "..."`; {drawn} pictures of:\n{c.source}'
-        for kind, picture in ((k, v) for o in c.outputs for k, v in o.get('data', {}).items() if k in ('image/png', 'image/jpeg')):
-            dpi = Image.open(io.BytesIO(base64.b64decode(picture))).info.get('dpi')
-            assert not dpi or dpi[0] > 95, f'{name}: a {kind} of {dpi[0]:.0f} dpi: its titles are hard to read'
+        for o, kind in ((o, kind) for o in c.outputs for kind in ('image/png', 'image/jpeg') if kind in o.get('data', {})):
+            image, shown = Image.open(io.BytesIO(base64.b64decode(o.data[kind]))), o.metadata.get(kind, {}).get('width', 0)
+            figure = '<Figure' in ''.join(o.data.get('text/plain', '')) # not shown from a file
+            assert image.width >= 2 * shown > 0 or not figure, f'{name}: a picture {image.width} pixels wide, shown {shown} wide; `python .ci/execute.py` makes it crisp on every screen'
+            dpi = image.info.get('dpi')
+            assert not dpi or dpi[0] > (191 if figure else 95), f'{name}: a {kind} of {dpi[0]:.0f} dpi: its titles are hard to read'
         for o in c.outputs:
             assert o.output_type != 'error', f'{name}: a stored error:\n{c.source}'
             shown = str({k: v for k, v in {**o.get('data', {}), 'text': o.get('text', '')}.items() if k not in ('image/png', 'image/jpeg')})

@@ -464,7 +464,9 @@ def progress_bar(*args, disable: bool = False, **kwargs):
     off = disable or not shows_bars()
     in_page = hasattr(getattr(builtins, 'get_ipython', lambda: None)(), 'kernel')
     if off or not in_page: return tqdm(*args, disable=off, **kwargs)
-    line = '{desc}{percentage:3.0f}% {n_fmt} of {total_fmt}{unit}, {elapsed}, {remaining} left, {rate_fmt}{postfix}'
+    known = '{percentage:.0f}% {n_fmt} of {total_fmt}{unit}, {elapsed}, {remaining} left'
+    line = '{desc}' + (known if args or kwargs.get('total') else '{n_fmt}{unit}, {elapsed}') + ', {rate_fmt}{postfix}'
+    if kwargs.get('desc'): kwargs['desc'] += ': '
     return _page_bar()(*args, file=io.StringIO(), bar_format=line, **kwargs)
 
 @cache

@@ -349,10 +349,11 @@ def _curves(log, fig):
 def _result_html(result):
     from matplotlib.figure import Figure
     file = io.BytesIO()
-    result.plot(Figure(figsize=(10, 2.4), dpi=80, layout='constrained')).savefig(file)
+    result.plot(Figure(figsize=(10, 2.4), layout='constrained')).savefig(file, dpi=160) # two pixels for one
     png = base64.b64encode(file.getvalue()).decode()
+    alt = _told_curves(result.log)
     return (f'<pre>{escape(repr(result))}</pre>'
-            f'<img style="max-width:100%" alt="{_told_curves(result.log)}" src="data:image/png;base64,{png}">')
+            f'<img width="800" style="max-width:100%" alt="{alt}" src="data:image/png;base64,{png}">')
 
 def _told_curves(log):
     "For those who cannot see them"
