@@ -129,9 +129,11 @@ const light = rgb => { // relative luminance, WCAG 2
   return .2126 * r + .7152 * g + .0722 * b
 }
 function contrast(e) {
-  const style = (x, key) => color(frame.contentWindow.getComputedStyle(x)[key])
-  let up = []; for (let x = e; x && x.tagName != 'HTML'; x = x.parentElement) up.unshift(style(x, 'backgroundColor'))
-  const on = up.reduce((below, c) => laid(c, below), [255, 255, 255]), [a, b] = [light(laid(style(e, 'color'), on)), light(on)]
+  const style = (x, key) => frame.contentWindow.getComputedStyle(x)[key]
+  const up = []; for (let x = e; x && x.tagName != 'HTML'; x = x.parentElement) up.unshift(x)
+  const on = up.reduce((below, x) => laid(color(style(x, 'backgroundColor')), below), [255, 255, 255])
+  const [r, g, b_, alpha] = color(style(e, 'color')), shown = up.reduce((a, x) => a * style(x, 'opacity'), alpha)
+  const [a, b] = [light(laid([r, g, b_, shown], on)), light(on)]
   return (Math.max(a, b) + .05) / (Math.min(a, b) + .05)
 }
 function palest(page, document) {
@@ -141,7 +143,7 @@ function palest(page, document) {
     document.body.className = 'quarto-' + name; theme.textContent = css
     for (const e of document.body.querySelectorAll('*')) {
       const says = [...e.childNodes].some(n => n.nodeType == 3 && n.textContent.trim())
-      if (says && e.getClientRects().length && contrast(e) < 4.45) (pale[name + ': ' + e.outerHTML.slice(0, 80)] ||= []).push(page)
+      if (says && e.getClientRects().length && contrast(e) < 4.5) (pale[name + ': ' + e.outerHTML.slice(0, 80)] ||= []).push(page)
     }
   }
 }
