@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np, pytest, torch, vrlit as vr
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
+from types import SimpleNamespace
 from test_doors import data, model, quick, source
 
 MANY = int(os.environ.get('VRLIT_FUZZ', 1))
@@ -49,13 +50,13 @@ def doors():
     "{name: (function of named arguments, good arguments)}"
     x, y = data(24)
     found = dict(
-        fit=(lambda model_, task_, **kw: vr.fit(model_ if model_ is not None else model(), task_, **kw), dict(model_=None, task_=T, **quick | dict(epochs=1), optimizer='sgd', weight_decay=0., momentum=0., schedule='multistep',
+        fit=(lambda model_, task_, **kw: vr.fit(model_ if model_ is not None else model(), task_, **kw), dict(model_=None, task_=T, **quick | dict(epochs=1), loss='cross-entropy', metrics=('auc',), optimizer='sgd', weight_decay=0., momentum=0., schedule='multistep',
              milestones=(.5,), gamma=.1, shuffle=True, augment=None, flip=None, map_augmented=False, map_training=False, map_fast=False, map_every=1, map_memory=0., precision='fp32', eval_precision='fp32', layout='auto', compile=None, tf32=None, seed=0, keep='selected', class_weight=None, label_smoothing=0., clip_grad=None, warmup=0, select='accuracy', callback=None)),
         fit_into=(lambda out, **kw: vr.fit(model(), T, out=tempfile.mkdtemp() + '/run' if isinstance(out, (str, Path)) else out, **quick | dict(epochs=1) | kw), dict(out='run', resume=False, overwrite=False, save_every=1., on_nan='stop')),
         Checkpoints=(lambda folder, **kw: vr.Checkpoints(tempfile.mkdtemp() if isinstance(folder, (str, Path)) else folder).write(**kw), dict(folder='there', state=dict(a=x), step=3, last=False)),
         part_text=(vr.part_text, dict(part=vr.Watermark(F))),
         compare=(lambda **kw: vr.compare(model(), T, **kw), dict(controls='random', **quick | dict(epochs=1))),
-        evaluate=(vr.evaluate, dict(model=model(), split=T.test, batch_size=8, precision='fp32')),
+        evaluate=(vr.evaluate, dict(model=model(), split=T.test, batch_size=8, precision='fp32', loss='focal', metrics=('auc',))),
         folded=(vr.folded, dict(model=F.model, x=torch.randn(2, 3, 16, 16))),
         laid_out=(vr.laid_out, dict(source=F, x=torch.randn(2, 3, 16, 16), layout='auto')),
         share_passes=(vr.share_passes, dict(source=vr.load_source(size=32))),
@@ -66,8 +67,14 @@ def doors():
         update_mapping=(vr.update_mapping, dict(model=model(), split=T.train, epoch=0, batch_size=8)),
         load_task=(lambda **kw: vr.load_task(**kw), dict(name='digits', root='~/data', size=None, mode='bilinear', crop=False, val=.1, val_as_test=None, shots=2, at_most=(9, 9, 9), seed=0, download=False, columns=None, memory=.5)),
         some=(lambda **kw: T.some(**kw), dict(at_most=(9, 9, 9), seed=0)),
-        make_task=(vr.make_task, dict(name='t', train=(x, y), test=(x, y), labels=list('abcd'), val=.25, seed=0, provenance='here', flip=True)),
-        Split=(vr.Split, dict(x=x, y=y)),
+        make_task=(vr.make_task, dict(name='t', train=(x, y), test=(x, y), labels=list('abcd'), val=.25, seed=0, provenance='here', flip=True, kind='images', real=False)),
+        tensors=(vr.make_task, dict(name='t', train=(torch.rand(24, 7), torch.arange(24) % 4), labels=list('abcd'), kind='tensors', real=False)),
+        Split=(vr.Split, dict(x=x, y=y, kind='images', real=False)),
+        Source=(lambda **kw: vr.Source(torch.nn.Linear(6, 4), **kw), dict(shape=(6,), dtype=torch.float32, labels=list('abcd'))),
+        Placed=(lambda x: vr.unprompted(SimpleNamespace(size=None, shape=(8,)))(x), dict(x=torch.rand(2, 5))),
+        measure=(vr.measure, dict(metrics=['accuracy', 'auc'], z=torch.randn(9, 3), y=torch.arange(9) % 3)),
+        mean_loss=(lambda z, y, **kw: vr.mean_loss(**kw)(z, y), dict(loss='focal', smoothing=0., z=torch.randn(9, 3), y=torch.arange(9) % 3)),
+        focal_loss=(vr.focal_loss, dict(z=torch.randn(9, 3), y=torch.arange(9) % 3, gamma=2.)),
         few_shot=(lambda **kw: T.few_shot(**kw), dict(k=1, seed=0)),
         batches=(lambda **kw: list(vr.batches(**kw)), dict(split=T.train, batch_size=8, drop_last=False, order=torch.arange(5))),
         counting_squares=(vr.counting_squares, dict(n=3, cell=5, seed=0)),

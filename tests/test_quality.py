@@ -53,7 +53,7 @@ def imports():
     return arrows, private
 
 FLOORS = '''checks ranks help_texts
-pixels recipes reprogram
+pixels recipes reprogram losses
 speed sources augment
 tasks checkpoints
 loaders prompts

@@ -13,6 +13,7 @@ from . import grids as grids
 from . import help_texts as help_texts
 from . import ladders as ladders
 from . import loaders as loaders
+from . import losses as losses
 from . import many as many
 from . import mappings as mappings
 from . import notebooks as notebooks
@@ -132,6 +133,16 @@ from .loaders import list_tasks as list_tasks
 from .loaders import load_task as load_task
 from .loaders import read_image as read_image
 from .loaders import task_at_hand as task_at_hand
+from .losses import balanced_accuracy as balanced_accuracy
+from .losses import binary_loss as binary_loss
+from .losses import check_answers as check_answers
+from .losses import check_loss as check_loss
+from .losses import check_metrics as check_metrics
+from .losses import focal_loss as focal_loss
+from .losses import mean_loss as mean_loss
+from .losses import measure as measure
+from .losses import numeric_targets as numeric_targets
+from .losses import squared_error as squared_error
 from .many import Grid as Grid
 from .many import Kept as Kept
 from .many import grid as grid
@@ -186,11 +197,13 @@ from .notebooks import notebooks_folder as notebooks_folder
 from .official import from_official as from_official
 from .official import to_official as to_official
 from .pixels import Pixels as Pixels
+from .pixels import Placed as Placed
 from .pixels import Resized as Resized
 from .pixels import resize as resize
 from .pixels import rgb as rgb
 from .pixels import square as square
 from .pixels import unit as unit
+from .pixels import unprompted as unprompted
 from .plots import prompted as prompted
 from .plots import show as show
 from .plots import show_equation as show_equation
@@ -280,6 +293,7 @@ from .sources import list_sources as list_sources
 from .sources import load_open_clip as load_open_clip
 from .sources import load_source as load_source
 from .sources import load_weights as load_weights
+from .sources import raw_bytes as raw_bytes
 from .sources import read_texts as read_texts
 from .sources import read_weights as read_weights
 from .sources import text_encoder as text_encoder
@@ -335,7 +349,6 @@ from .train import How as How
 from .train import Result as Result
 from .train import Score as Score
 from .train import answers as answers
-from .train import balanced_accuracy as balanced_accuracy
 from .train import check_milestones as check_milestones
 from .train import check_model as check_model
 from .train import class_weights as class_weights
@@ -347,8 +360,11 @@ from .train import how_read as how_read
 from .train import lr_factor as lr_factor
 from .train import make_optimizers as make_optimizers
 from .train import row_text as row_text
+from .train import told_scores as told_scores
 from .train import update_mapping as update_mapping
 from .train import usable_device as usable_device
+from .train import usual_loss as usual_loss
+from .train import usual_metric as usual_metric
 from .watching import TensorBoard as TensorBoard
 from .watching import Watched as Watched
 from .watching import clock_text as clock_text

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from .mappings.linear import FullyMap
-from .pixels import Resized
+from .pixels import unprompted
 from .reprogram import Frozen, Reprogrammed
 from .sources import last_linear, Source
 
@@ -25,9 +25,8 @@ def features(
     parent, _, name = where.rpartition('.')
     net = copy.deepcopy(source.model)
     setattr(net.get_submodule(parent), name, nn.Identity())
-    known: Any = {k: getattr(source, k).flatten().tolist() for k in ('mean', 'std')}
     labels = [f'feature {i}' for i in range(linear.in_features)]
-    return Source(net, size=source.size, **known, labels=labels, name=f'features of {source.name}')
+    return Source(net, **source.known(), labels=labels, name=f'features of {source.name}')
 
 # %% ../nbs/46_baselines.ipynb #adac05af
 def linear_probe(
@@ -37,7 +36,7 @@ def linear_probe(
 ) -> Reprogrammed:
     "No prompt, the features of the source, a linear layer: the baseline that visual prompting is compared with."
     f_pre = features(source)
-    return Reprogrammed(Resized(source), f_pre, FullyMap(f_pre.S, K, seed=seed))
+    return Reprogrammed(unprompted(source), f_pre, FullyMap(f_pre.S, K, seed=seed))
 
 # %% ../nbs/46_baselines.ipynb #2c151f31
 class _FineTuned(nn.Module):
@@ -60,8 +59,9 @@ def full_finetuning(
 ) -> Reprogrammed:
     "No prompt, nothing frozen, a copy of the source and a new last layer trained on the images: the other baseline."
     f_pre: Any = Frozen(nn.Identity())
-    f_pre.size, f_pre.name, f_pre.labels = source.size, 'nothing', features(source).labels
-    for k in 'mean', 'std': f_pre.register_buffer(k, getattr(source, k).clone(), persistent=False)
-    return Reprogrammed(Resized(source), f_pre, _FineTuned(source, K, seed))
+    f_pre.size, f_pre.shape, f_pre.name, f_pre.labels = source.size, source.shape, 'nothing', features(source).labels
+    for k in ('mean', 'std') if source.size else ():
+        f_pre.register_buffer(k, getattr(source, k).clone(), persistent=False)
+    return Reprogrammed(unprompted(source), f_pre, _FineTuned(source, K, seed))
 
 BASELINES = dict(linear_probe=linear_probe, full_finetuning=full_finetuning) # by name

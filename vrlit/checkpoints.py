@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_choice, check_flag, check_number, check_type, check_whole
-from .sources import weights_sha256
+from .sources import raw_bytes, weights_sha256
 
 # %% ../nbs/43_checkpoints.ipynb #b8fd247c
 @contextmanager
@@ -105,7 +105,7 @@ def _not_told(value):
 
 def _content_sha256(text, tensors):
     found = hashlib.sha256(text.encode())
-    for name in sorted(tensors): found.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+    for name in sorted(tensors): found.update(raw_bytes(tensors[name]))
     return found.hexdigest()
 
 # %% ../nbs/43_checkpoints.ipynb #d4477ade

@@ -95,6 +95,8 @@ def check_source(
     "`value`; `TypeError` if it does not tell size, mean and standard deviation, as a `Source` does."
     size, tells = getattr(value, 'size', None), all(hasattr(value, k) for k in ('mean', 'std'))
     if isinstance(size, int) and tells and not callable(value.mean): return value # (a tensor has such methods)
+    if shape := getattr(value, 'shape', None) if size is None and hasattr(value, 'takes_whole') else None:
+        raise TypeError(f'source: expected a source of images, {value.name} takes tensors of shape {list(shape)}')
     raise TypeError(f'source: expected a source, such as load_source(...) gives, got {what_came(value)}')
 
 def check_type(

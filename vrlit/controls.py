@@ -20,7 +20,7 @@ from .checkpoints import KEEPING
 from .checks import check_seed, check_type
 from .reprogram import Reprogrammed
 from .tasks import Split
-from .train import Result, check_model, fit
+from .train import Result, check_model, fit, told_scores
 
 # %% ../nbs/45_controls.ipynb #5ae8a38f
 @contextmanager
@@ -59,10 +59,11 @@ def random_source(
 # %% ../nbs/45_controls.ipynb #7222a402
 def constant_images(
     split: Split,
-) -> Split: # as many images, all of them grey, with their labels
+) -> Split: # as many images, all of them grey, with their labels; of tensors zeros
     "Nothing to see: what is learned from it is how frequent the labels are."
-    one = torch.full((1, *split.shape), 128, dtype=torch.uint8)
-    return Split(one.expand(len(split), -1, -1, -1).to(split.y.device), split.y)
+    pictures = split.kind == 'images'
+    one = torch.full((1, *split.shape), 128 * pictures, dtype=torch.uint8 if pictures else split.images.dtype)
+    return Split(one.expand(len(split), *split.shape).to(split.y.device), split.y, kind=split.kind, real=split.real)
 
 # %% ../nbs/45_controls.ipynb #db6759b6
 CONTROLS = ('random', 'constant')
@@ -106,6 +107,7 @@ class Comparison:
             trained = ', '.join(self.controls) or 'none'
             raise ValueError(f'control: expected one that was trained ({trained}), got {control!r}')
         of, task = lambda r: r.selected['test_acc'], self.result.task
+        if task.get('real'): return None
         chance = of(self.controls['constant']) if 'constant' in self.controls else 1 / task.get('K', 1)
         N = task.get('splits', {}).get('test', {}).get('images', 1)
         a, a_control = of(self.result), of(self.controls[control])
@@ -116,7 +118,8 @@ class Comparison:
         for name, r in self.controls.items():
             share = self.share(name) if name == 'random' else None
             told = f'; {share:.0%} of what is above chance comes from the source' if share is not None else ''
-            lines.append(f'{name:9} control  : test {r.selected["test_acc"]:.1%}{told}')
+            test = told_scores(r.selected, 'test', r.metric)
+            lines.append(f'{name:9} control  : test {test}{told}')
         return '\n'.join(lines)
 
     def _repr_html_(self) -> str:

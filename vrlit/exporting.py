@@ -128,6 +128,7 @@ def export(
     something else, `ImportError` if something is not installed: `pip install 'vrlit[onnx]'`."""
     check_choice('to', to, FORMATS)
     taken, file = _model_and_file(model, out, to)
+    if not getattr(taken.source, 'size', True): raise ValueError('model: expected one of images')
     x = _tried_on(images, side, (taken.reading or {}).get('size'))
     if to == 'web': return _export_page(taken, file, x, images is None, runtime, fold)
     check_flag('prompted', prompted)

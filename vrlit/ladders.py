@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
+from itertools import chain
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from .mappings.discriminant import Discriminant
 from .mappings.one_to_one import ILM, OneToOne
 from .mappings.optimal import OLM
 from .mappings.semantic import SeMap
-from .pixels import Resized
+from .pixels import unprompted
 from .prompts.smm import SMM
 from .prompts.watermark import Watermark
 from .reprogram import Reprogrammed
@@ -58,8 +59,10 @@ def _hooked(source, add):
     try: return last_linear(source)[1].register_forward_pre_hook(lambda _, h: add(h[0]) if h[0].ndim == 2 else None)
     except ValueError: return None
 
+def _device(source): return next(chain(source.parameters(), source.buffers()), torch.empty(0)).device
+
 def _one_pass(source, split, batch_size, advance, new_rows) -> tuple[Tensor, Tensor]: # [N, S], features [N, D or 0]
-    prompt, device, z, h = Resized(source), source.mean.device, new_rows(len(split)), new_rows(len(split))
+    prompt, device, z, h = unprompted(source), _device(source), new_rows(len(split)), new_rows(len(split))
     prompt.to(device)
     hook = _hooked(source, h.add)
     try:
@@ -74,13 +77,19 @@ def _one_pass(source, split, batch_size, advance, new_rows) -> tuple[Tensor, Ten
 
 # %% ../nbs/46z_ladder.ipynb #b3d9a556
 def _pixels(split, batch_size, advance, new_rows) -> tuple[Tensor, Tensor]: # means over at most 16 x 16 fields, [N, 0]
-    height, width = (min(side, 16) for side in split.shape[1:])
     rows = new_rows(len(split))
     for x, _ in batches(split, batch_size):
-        x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
-        rows.add(F.adaptive_avg_pool2d(x, (height, width)))
+        rows.add(_field_means(x) if split.kind == 'images' else _raw_numbers(x))
         advance(len(x))
     return rows.table, rows.table[:, :0]
+
+def _field_means(x):
+    height, width = (min(side, 16) for side in x.shape[2:])
+    return F.adaptive_avg_pool2d(x.float() / 255 if x.dtype == torch.uint8 else x.float(), (height, width))
+
+def _raw_numbers(x): # at most 768 of them, as many as there are fields
+    x = x.float().flatten(1)
+    return F.adaptive_avg_pool1d(x[:, None], min(x.shape[1], 768))[:, 0]
 
 # %% ../nbs/46z_ladder.ipynb #2b64a9cb
 class _Probe:
@@ -158,8 +167,10 @@ def _without_source(task, labels, *how):
     chance = {part: (labels[part] == most).double().mean().item() for part in ('val', 'test')}
     yield dict(source='-', method='chance', epochs=0, **chance, numbers=1, seconds=0., control=True)
     x, _, seconds = _passed(_pixels, task, *how)
-    pixels = _Mapped(Discriminant(x['train'].shape[1], task.K))
-    yield _rung('-', 'pixels, discriminant', pixels, x, labels, seconds, control=True)
+    D, what = x['train'].shape[1], 'pixels' if task.train.kind == 'images' else 'numbers'
+    made = dict(discriminant=_Mapped(Discriminant(D, task.K)))
+    if what == 'numbers': made['logistic regression'] = _Probe(D, task.K)
+    for name, m in made.items(): yield _rung('-', f'{what}, {name}', m, x, labels, seconds, control=True)
 
 def _of_source(source, task, labels, seed, *how):
     "All that one source gives, and what it gives with random weights"
@@ -167,8 +178,8 @@ def _of_source(source, task, labels, seed, *how):
     for method, on_features, made in _rungs(source, task, z['train'].shape[1], h['train'].shape[1]):
         yield _rung(source.name, method, made, h if on_features else z, labels, seconds)
     if not any(True for _ in source.parameters()): return
-    x = task.train[:256][0].to(source.mean.device)
-    with torch.no_grad(): source = random_source(source, Resized(source).to(x.device)(x), seed)
+    x = task.train[:256][0].to(_device(source))
+    with torch.no_grad(): source = random_source(source, unprompted(source).to(x.device)(x), seed)
     z, h, seconds = _passed(partial(_one_pass, source), task, *how)
     if fits := _of_logits(z['train'].shape[1], task.K):
         yield _rung(source.name, 'discriminant', fits, z, labels, seconds, control=True)
@@ -189,7 +200,7 @@ def _trainings_of(source, task, seed) -> Iterator[tuple[str, Reprogrammed, dict[
 def _epoch_seconds(model, task) -> float:
     "About: of the second of two steps, for all of them, and a third of a step for each batch that is only looked at"
     x, y = task.train[:BATCH]
-    x, y, learned = x.to(model.source.mean.device), y.to(model.source.mean.device), list(model.trained().values())
+    x, y, learned = x.to(_device(model.source)), y.to(_device(model.source)), list(model.trained().values())
     model.eval() # no batch norm takes notice
     for _ in range(2):
         start = time.perf_counter()
@@ -310,7 +321,9 @@ def _check_ladder(task, minutes, batch_size, seed, memory, progress):
         raise TypeError(f"task: expected a task, as load_task('digits') or make_task(...) gives, got {what_came(task)}")
     if task.val is None:
         raise ValueError('task: expected validation images to sort the rows by; load_task(..., val=.1) takes some')
-    check_number('minutes', minutes)
+    if getattr(task.train, 'real', False): raise ValueError('task: expected labels, this one has real targets')
+    if check_number('minutes', minutes) and task.train.kind != 'images':
+        raise ValueError('minutes: expected 0 where the data are no images, for which no prompt is known')
     check_whole('batch_size', batch_size)
     check_seed(seed)
     check_number('memory', memory)

@@ -19,10 +19,11 @@ from .tasks import Task
 @torch.no_grad()
 def prompted(
     model: Reprogrammed,
-    x: Tensor, # [B, C, ., .], images of the task
+    x: Tensor, # [B, C, ., .], images of the task, or its inputs of another kind
 ) -> Tensor: # pixels in [0, 1], [B, C, H, H], on the CPU; of a decoupled prompt all V side by side, [B, C, H, V * H]
     "`f_in(x)` as an image: the source's normalisation undone, and cut to what a screen can show."
     f = model.source
+    if not getattr(f, 'size', True): return model.prompt(x.to(next(model.parameters()).device)).float().cpu()
     x = (model.prompt(x.to(f.mean.device)) * f.std + f.mean).clamp(0, 1).float().cpu()
     return x if x.ndim == 4 else torch.cat(x.unbind(1), -1)
 
@@ -48,9 +49,12 @@ def show_images(
 
 def _draw_image(ax, image):
     x = image.detach().cpu()
+    if x.ndim == 1: return _draw_series(ax, x)
     if x.dtype != torch.uint8: x = x.float().clamp(-1 if x.ndim == 2 else 0, 1)
     if x.ndim == 2: ax.imshow(x.numpy(), cmap='PuOr_r', vmin=-1, vmax=1)
     else: ax.imshow(x.expand(3, -1, -1).permute(1, 2, 0).numpy())
+
+def _draw_series(ax, x): ax.plot(x.numpy(), lw=.4)
 
 # %% ../nbs/53_plots.ipynb #53c0de04
 def show_equation(
@@ -91,10 +95,10 @@ def show(
     Returns the figure. `ValueError` if the task has no such split."""
     import matplotlib.pyplot as plt
     if part not in task.splits: raise ValueError(f'part: expected one of {", ".join(task.splits)}, got {part!r}')
+    if getattr(task, 'real', False): raise ValueError(f'task: expected one with labels, {task.name} has real targets')
     split, labels = task.splits[part], task.labels[:classes]
     first = [(split.y == k).nonzero().flatten()[:1] for k in range(len(labels))]
-    empty = torch.full((1, 3, task.size, task.size), 128, dtype=torch.uint8)
-    images = [prompted(model, x)[0] if len(x) else None for x in [empty, *(split[i][0] for i in first)]]
+    images = [prompted(model, x)[0] if len(x) else None for x in [_nothing(task), *(split[i][0] for i in first)]]
     short = lambda s: textwrap.shorten(s, 16, placeholder='…')
     mapped = mapped_names(model.mapping, model.source.labels)
     names = ['\n'.join([t, *map(short, row)]) for t, row in zip(labels, mapped)]
@@ -102,3 +106,8 @@ def show(
     figure.suptitle(str(model) if title is None else title, fontsize='medium')
     show_images(images, ['pattern', *names], axes=figure.subplots(1, len(images)), below=True)
     return figure
+
+def _nothing(task) -> Tensor:
+    "An input that shows nothing: grey, or zeros"
+    if task.size: return torch.full((1, 3, task.size, task.size), 128, dtype=torch.uint8)
+    return torch.zeros(1, *task.shape, dtype=task.train[:1][0].dtype)

@@ -28,12 +28,14 @@ from .train import device_of, eval_mode
 
 # %% ../nbs/54_predict.ipynb #7fc92fbe
 class Prediction(NamedTuple):
-    "What a model says of one image."
+    "What a model says of one image, or one input of another kind."
     name: str # the file, or the number of the image
     labels: list[str] # names of target labels, the most probable first
     probabilities: list[float] # theirs
+    values: list[float] | None = None # where targets are real numbers: these, in the order of all labels
 
     def __str__(self) -> str:
+        if self.values: return f'{self.name}: ' + ', '.join(f'{k} {v:.4g}' for k, v in zip(self.labels, self.values))
         return f'{self.name}: ' + ', '.join(f'{k} {p:.1%}' for k, p in zip(self.labels, self.probabilities))
 
 # %% ../nbs/54_predict.ipynb #ebb5017b
@@ -56,7 +58,8 @@ def _each_image(images) -> Iterator[tuple[str | None, Any]]:
 
 # %% ../nbs/54_predict.ipynb #72048430
 def _batch(image, how) -> Tensor: # [N, C, size, size]
-    "One image, or some, as images of the task"
+    "One image, or some, as images of the task; where it has none, as it came"
+    if 'shape' in how: return _tensor_batch(image, how['shape'])
     size, mode, crop = how['size'], how['mode'], how['crop']
     if isinstance(image, Path): return read_image(image, size, mode=mode, crop=crop)[None]
     came = getattr(image, 'shape', ())
@@ -76,6 +79,14 @@ def _batch(image, how) -> Tensor: # [N, C, size, size]
     if image.dtype != torch.uint8: unit(image) # raises for whole numbers
     return resize(image, size, mode=mode)
 
+def _tensor_batch(x, shape) -> Tensor: # [N, *shape]
+    if isinstance(x, (Path, Image.Image)):
+        raise TypeError(f'images: expected tensors of shape {shape}, got {what_came(x)}')
+    x = torch.as_tensor(plain_array(x))
+    if list(x.shape) == list(shape): return x[None]
+    if list(x.shape[1:]) == list(shape): return x
+    raise ValueError(f'images: expected tensors of shape {list(shape)}, or [N, ...] of them, got {list(x.shape)}')
+
 # %% ../nbs/54_predict.ipynb #69cdbb1e
 @torch.no_grad()
 def predict_each(
@@ -91,16 +102,18 @@ def predict_each(
     f: Any = run.model if isinstance(run, Run) else run
     if not isinstance(f, Reprogrammed):
         raise TypeError(f'model: expected a model, a run or its folder, got {what_came(model)}')
-    how = f.reading or dict(size=f.prompt.r.size, mode='bilinear', crop=False)
+    how = f.reading or _guessed(f)
     names = f.labels or [str(t) for t in range(f.mapping.matrix().shape[1])]
     check_whole('batch_size', batch_size)
     check_flag('progress', progress)
     top, number = min(check_whole('top', top), len(names)), itertools.count()
     with eval_mode(f), ThreadPoolExecutor() as pool, progress_bar(unit=' images', disable=not progress) as bar:
         for told, x in _batches(_each_image(images), how, batch_size, pool):
-            p, t = f(x.to(device_of(f))).float().softmax(1).topk(top)
-            for name, ps, ts in zip(told, p.tolist(), t.tolist()):
-                yield Prediction(name or str(next(number)), [names[i] for i in ts], ps)
+            z = f(x.to(device_of(f))).float()
+            p, t = z.softmax(1).topk(top)
+            for name, ps, ts, values in zip(told, p.tolist(), t.tolist(), z.tolist()):
+                name = name or str(next(number))
+                yield Prediction(name, names, [], values) if f.real else Prediction(name, [names[i] for i in ts], ps)
                 bar.update()
 
 # %% ../nbs/54_predict.ipynb #0d4623b7
@@ -109,9 +122,9 @@ def _batches(listed, how, batch_size, pool):
     waiting = None
     for some in _chunks(listed, batch_size):
         ahead = some, pool.map(lambda item: _batch(item[1], how), some)
-        if waiting: yield from _joined(*waiting, batch_size)
+        if waiting: yield from _joined(*waiting, how, batch_size)
         waiting = ahead
-    if waiting: yield from _joined(*waiting, batch_size)
+    if waiting: yield from _joined(*waiting, how, batch_size)
 
 def _chunks(items, n):
     some = []
@@ -120,12 +133,19 @@ def _chunks(items, n):
         if len(some) == n: yield some; some = []
     if some: yield some
 
-def _joined(some, batches, batch_size):
-    images = [x.expand(-1, 3, -1, -1) for x in batches]
+def _joined(some, batches, how, batch_size):
+    pictures = 'shape' not in how
+    images = [x.expand(-1, 3, -1, -1) if pictures else x for x in batches]
     names = [name for (name, _), x in zip(some, images) for _ in x]
-    if any(x.is_floating_point() for x in images): images = [unit(x) for x in images]
+    if pictures and any(x.is_floating_point() for x in images): images = [unit(x) for x in images]
     x = torch.cat(images)
     for i in range(0, len(x), batch_size): yield names[i:i + batch_size], x[i:i + batch_size]
+
+def _guessed(model):
+    "How a model that was never trained reads"
+    if r := getattr(model.prompt, 'r', None): return dict(size=r.size, mode='bilinear', crop=False)
+    raise ValueError('model: it does not know what its inputs are; `fit` tells it, or '
+                     'model.reading = dict(shape=[...]), of one input')
 
 # %% ../nbs/54_predict.ipynb #7f38aa09
 def predict(

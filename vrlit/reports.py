@@ -131,6 +131,8 @@ def report(
     else: raise TypeError(f'run: expected a run, its folder, or a model and its task=, got {what_came(run)}')
     if not isinstance(getattr(task, 'splits', None), dict):
         raise TypeError(f'task: expected a task, got {what_came(task)}')
+    if getattr(task, 'real', False):
+        raise ValueError(f'task: a report counts labels, {task.name} has real targets; `evaluate` measures them')
     check_whole('batch_size', batch_size)
     if not isinstance(split, str) or split not in task.splits:
         raise ValueError(f'split: expected one of {", ".join(task.splits)}, got {split!r}')
@@ -172,11 +174,11 @@ def draw_mistakes(
     report: Report,
     n: int = 5, # at most so many pairs
     images: int = 8, # at most so many images of each
-) -> Any: # a matplotlib figure; None if there is no mistake
+) -> Any: # a matplotlib figure; None if there is no mistake, or nothing to be drawn
     "The worst confusions with images, the most confident first."
     from matplotlib.figure import Figure
     pairs, split, names = worst_confusions(report, n), report.task.splits[report.split], report.task.labels
-    if not pairs: return None
+    if not pairs or not getattr(report.task, 'size', True): return None
     figure = Figure(figsize=(1.05 * images + 2.2, 1.2 * len(pairs)), layout='constrained')
     for row, (t, s, i) in zip(figure.subplots(len(pairs), images, squeeze=False), pairs):
         shown = list(split[i[:images].to(split.y.device)][0].cpu())
@@ -243,7 +245,7 @@ def _sections(report) -> dict[str, str]:
     if done:
         curves = done.result.plot(Figure(figsize=(11, 2.6), layout='constrained'))
         found['Training'] = _picture(curves, 'loss, accuracies and re-mapped labels by epoch')
-    if isinstance(model.source, Source):
+    if isinstance(model.source, Source) and model.source.size and getattr(task, 'size', True):
         pattern = Figure(figsize=(1.15 * (1 + min(10, task.K)), 1.9), layout='constrained')
         shown = show(model, task, title='', figure=pattern)
         found['Pattern and prompted images'] = _picture(shown, 'the pattern, and an example of each label')

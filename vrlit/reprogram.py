@@ -99,6 +99,7 @@ class LabelMapping(Protocol):
 # %% ../nbs/00_reprogram.ipynb #38b321bd
 class Shared:
     "What a model can do once it is trained, for others; the work is done in the room [Sharing](44z_sharing.ipynb)."
+    real: bool = False # whether the K outputs are real numbers, and no logits; `fit` fills it in
     about: dict[str, Any] | None = None # `result` of its training and the words of its `task`; `fit` fills it in
 
     def save_pretrained(self, folder: Any, **how) -> Any:

@@ -217,7 +217,7 @@ def _check_words(model, config, task):
         raise ValueError(f'{what}: built from {config[what]!r} it would compute something else; '
                          'keep every argument of its __init__ as an attribute of the same name')
 
-def _side(model): return (model.reading or dict(size=32))['size'] # of the task's images
+def _side(model): return (model.reading or {}).get('size', 32) # of the task's images
 
 def _built_model(config, source, labels):
     "The model that the words tell, untrained"
@@ -330,6 +330,8 @@ def _write_pictures(folder, model, task, result):
     from matplotlib.figure import Figure
     from PIL import Image
     if not isinstance(model.source, Source): return # of a source of one's own nobody knows what its input looks like
+    result.plot(Figure(figsize=(10, 2.4), layout='constrained')).savefig(folder / 'curves.png', dpi=100)
+    if not model.source.size: return
     side = task.size if task else _side(model)
     empty = prompted(model, torch.full((1, 3, side, side), 128, dtype=torch.uint8))[0]
     rgb = (empty * 255).round().byte().expand(3, -1, -1).permute(1, 2, 0)
@@ -337,7 +339,6 @@ def _write_pictures(folder, model, task, result):
     if task is not None:
         wide = Figure(figsize=(1.15 * (1 + min(10, task.K)), 1.75), layout='constrained')
         show(model, task, figure=wide).savefig(folder / 'examples.png', dpi=110)
-    result.plot(Figure(figsize=(10, 2.4), layout='constrained')).savefig(folder / 'curves.png', dpi=100)
 
 # %% ../nbs/44_runs.ipynb #fca0d380
 @dataclass(repr=False)
@@ -402,7 +403,9 @@ def load_run(
     _check_weights(source, config, accepted)
     adapter = read_weights(folder / 'adapter.safetensors')
     model = _built_model(config, source, labels['target']).load_adapter(adapter)
-    model.reading = how_read(SimpleNamespace(size=told['task'].get('size'), loaded=('', config['data'] or {})))
+    form = SimpleNamespace(size=told['task'].get('size'), shape=told['task'].get('shape'),
+                           loaded=('', config['data'] or {}))
+    model.reading, model.real = how_read(form), told['task'].get('real', False)
     controls = {k: _as_result(folder, r, k) for k, r in told['controls'].items()}
     run = Run(folder, model.to(usable_device(device)).eval(), _as_result(folder, told), config, controls)
     model.about = dict(result=run.comparison, task=(config['task'], config['data'] or {}) if config['task'] else None)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'Source', 'last_linear', 'read_weights', 'load_weights', 'imagenet_labels',
-           'list_sources', 'is_weights_file', 'check_source_name', 'weights_at_hand', 'load_source', 'weights_sha256',
-           'load_open_clip', 'read_texts', 'encode_texts', 'text_encoder']
+           'list_sources', 'is_weights_file', 'check_source_name', 'weights_at_hand', 'load_source', 'raw_bytes',
+           'weights_sha256', 'load_open_clip', 'read_texts', 'encode_texts', 'text_encoder']
 
 # %% ../nbs/02_sources.ipynb #7398ad01
 import difflib, warnings
@@ -29,17 +29,20 @@ warnings.filterwarnings('ignore', 'IProgress not found') # timm's import, in a n
 
 # %% ../nbs/02_sources.ipynb #6f717057
 def _count_labels(source):
-    "S, from the logits of one black image"
-    p = next(source.model.parameters(), source.mean)
-    x = torch.zeros(1, len(source.mean), source.size, source.size, dtype=p.dtype, device=p.device)
+    "S, from the logits of one black image, or of zeros"
+    p = next(source.model.parameters(), torch.empty(0))
+    dtype = source.dtype if source.takes_whole else p.dtype
+    x = torch.zeros(1, *source.shape, dtype=dtype, device=p.device)
+    asked = f'size={source.size}' if source.size else f'shape={source.shape}'
     with torch.no_grad():
         try: logits = source(x)
         except Exception as e:
             raise ValueError(f'model: {source.name} fails on a batch of shape {list(x.shape)}; '
-                             f'is size={source.size} right? ({e})') from e
+                             f'is {asked} right? ({e})') from e
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         came = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f'model: expected logits [1, S] for one image, {source.name} gives {came}')
+        raise ValueError(f'model: expected logits [1, S] for one {"image" if source.size else "input"}, '
+                         f'{source.name} gives {came}')
     return logits.shape[1]
 
 def _label_names(source, labels):
@@ -58,13 +61,55 @@ def _per_channel(what, values):
     low = 1e-6 if what == 'std' else None
     return torch.tensor([check_number(what, v, low) for v in numbers], dtype=torch.float32).view(-1, 1, 1)
 
-# %% ../nbs/02_sources.ipynb #7170ffe8
-class Source(Frozen):
-    """`f_pre`: a frozen classifier of square images that knows its input and its labels.
+# %% ../nbs/02_sources.ipynb #e53e0ec8
+def _see_images(source, size, mean, std):
+    "Side, mean and standard deviation of its input"
+    source.size = check_whole('size', size)
+    for k, v in dict(mean=mean, std=std).items(): source.register_buffer(k, _per_channel(k, v), persistent=False)
+    if len(source.mean) != len(source.std): raise ValueError(f'std: expected {len(source.mean)} numbers, got {std}')
+    source.shape = len(source.mean), size, size
 
-    `ValueError` if a dry run on one black image does not give logits `[1, S]`, or if `labels` are not S names."""
+def _checked_shape(shape):
+    lengths = shape if isinstance(shape, (tuple, list, torch.Size)) else (shape,)
+    if not lengths: raise ValueError(f'shape: expected the lengths of one input, such as (16000,), got {shape!r}')
+    return tuple(check_whole('shape', n) for n in lengths)
+
+def _input_text(source):
+    "What its input is, in words"
+    if source.size: return f'{source.size} x {source.size} pixels'
+    return f'{" x ".join(map(str, source.shape))} {"whole numbers" if source.takes_whole else "floats"}'
+
+# %% ../nbs/02_sources.ipynb #1d08c6f8
+class _Knowing(Frozen):
+    "A frozen model that knows its input and its labels"
+    labels: list[str]
+    shape: tuple[int, ...] # of one input
+    dtype: torch.dtype # of that
+    size: int | None # None: it takes no images, and then there are no mean and std
     mean: Tensor # [C, 1, 1]
     std: Tensor # [C, 1, 1]
+
+    @property
+    def takes_whole(self) -> bool:
+        "Whether its input are whole numbers, such as tokens."
+        return not self.dtype.is_floating_point
+
+    @property
+    def S(self) -> int:
+        "The number of source labels."
+        return len(self.labels)
+
+    def known(self) -> dict[str, Any]:
+        "What it says of its input, as arguments of another `Source` that sees the same."
+        if not self.size: return dict(shape=self.shape, dtype=self.dtype)
+        return dict(size=self.size, mean=self.mean.flatten().tolist(), std=self.std.flatten().tolist())
+
+# %% ../nbs/02_sources.ipynb #7170ffe8
+class Source(_Knowing):
+    """`f_pre`: a frozen classifier that knows its input, square images or tensors of any `shape`, and its labels.
+
+    `ValueError` if a dry run on one black image, or on zeros, does not give logits `[1, S]`, or if `labels` are not S
+    names."""
     loaded: tuple[str, dict[str, Any]] | None = None # name and arguments that `load_source` had; None: built in Python
 
     def __init__(self,
@@ -75,17 +120,14 @@ class Source(Frozen):
         std: tuple[float, ...] | float = IMAGENET_STD, # per channel
         labels: list[str] | None = None, # the S source label names; None: 'source label 0', ...
         name: str | None = None, # for tables; None: the class of `model`
+        shape: tuple[int, ...] | None = None, # of one input that is no image, such as (16000,); None: an image
+        dtype: torch.dtype = torch.float32, # of that; torch.int64 for tokens
     ):
         super().__init__(model)
-        self.size, self.name = check_whole('size', size), name or type(model).__name__
-        for k, v in dict(mean=mean, std=std).items(): self.register_buffer(k, _per_channel(k, v), persistent=False)
-        if len(self.mean) != len(self.std): raise ValueError(f'std: expected {len(self.mean)} numbers, got {std}')
+        self.name, self.dtype = name or type(model).__name__, check_type('dtype', dtype, torch.dtype, 'a dtype')
+        if shape is None: _see_images(self, size, mean, std)
+        else: self.size, self.shape = None, _checked_shape(shape)
         self.labels = _label_names(self, labels)
-
-    @property
-    def S(self) -> int:
-        "The number of source labels."
-        return len(self.labels)
 
     def normalise(self, z: Tensor) -> Tensor: # images in [0, 1], [..., C, H, W] -> (z - mean) / std
         "What this model expects to see."
@@ -102,13 +144,14 @@ class Source(Frozen):
 # %% ../nbs/02_sources.ipynb #f27307df
 def _source_text(source):
     n, names = sum(p.numel() for p in source.parameters()), ', '.join(source.labels[:3])
-    return (f'{source.name}: {source.size} x {source.size} pixels -> {source.S:,} source labels ({names}, ...), '
+    return (f'{source.name}: {_input_text(source)} -> {source.S:,} source labels ({names}, ...), '
             f'{n:,} frozen parameters')
 
 def _card(source):
     names, numbers = ', '.join(source.labels[:3]), lambda v: ', '.join(f'{x:.4g}' for x in v.flatten().tolist())
+    seen = dict(mean=numbers(source.mean), std=numbers(source.std)) if source.size else {}
     frozen, left = sum(p.numel() for p in source.parameters()), 'style="text-align:left"'
-    rows = dict(input=f'{source.size} x {source.size} pixels', mean=numbers(source.mean), std=numbers(source.std),
+    rows = dict(input=_input_text(source), **seen,
                 labels=f'{source.S:,} ({names}{", ..." * (source.S > 3)})', frozen=f'{frozen:,} parameters')
     html = ''.join(f'<tr><th {left}>{k}</th><td {left}>{escape(v)}</td></tr>' for k, v in rows.items())
     return f'<table><caption><b>{escape(source.name)}</b></caption>{html}</table>'
@@ -317,13 +360,15 @@ def load_source(
     mean: tuple[float, ...] | float | None = None, # None: as the library says (ImageNet's for your own)
     std: tuple[float, ...] | float | None = None, # likewise
     labels: list[str] | None = None, # source label names; None: as the library says
+    shape: tuple[int, ...] | None = None, # of one input of your own model that is no image, such as (16000,)
+    dtype: torch.dtype | None = None, # of that: torch.int64 for tokens; None: torch.float32
     **kwargs, # to the architecture, e.g. pad_type='same', num_classes=20
 ) -> Source:
     """A frozen source model by name, from a file, or your own. Its weights are random only where weights=False says so.
 
     `ValueError` for an unknown name or weights that do not fit, `FileNotFoundError` for a missing file, and
     `ConnectionError`, which says what to fetch, where weights cannot be downloaded."""
-    asked: dict[str, Any] = dict(size=size, mean=mean, std=std, labels=labels)
+    asked: dict[str, Any] = dict(size=size, mean=mean, std=std, labels=labels, shape=shape, dtype=dtype)
     given = {k: v for k, v in asked.items() if v is not None}
     if weights is None or not isinstance(weights, (str, Path, bool)):
         raise ValueError(f'weights: expected True, a tag, a file, or False for random ones, got {weights!r}')
@@ -333,6 +378,8 @@ def load_source(
                              'yours is already built')
         if isinstance(weights, (str, Path)): load_weights(model, read_weights(weights), weights)
         return Source(model, **given)
+    if shape is not None or dtype is not None:
+        raise ValueError('shape, dtype: of an nn.Module of your own; a source that has a name takes images')
     if not isinstance(model, str): raise TypeError(f'model: expected a name or an nn.Module, got {what_came(model)}')
     file = Path(str(weights)) if is_weights_file(weights) else None
     build, arch = _find_builder(model, tag=weights if isinstance(weights, str) and not file else None)
@@ -346,6 +393,13 @@ def load_source(
     return source
 
 # %% ../nbs/02_sources.ipynb #02c0de08
+def raw_bytes(
+    v: Tensor, # of any shape, dtype and layout, on any device
+) -> bytes:
+    "Its numbers in memory, row by row."
+    v = v.detach().cpu()
+    return torch.empty(v.numel(), dtype=v.dtype).copy_(v.reshape(-1)).view(torch.uint8).numpy().tobytes()
+
 def weights_sha256(
     module: nn.Module,
 ) -> str:
@@ -354,7 +408,7 @@ def weights_sha256(
     digest = hashlib.sha256()
     for name, v in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(raw_bytes(v))
     return digest.hexdigest()
 
 # %% ../nbs/02_sources.ipynb #02c0de02

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .augment import Augment
 from .pixels import resize
-from .checks import check_flag, check_names, check_number, check_seed, check_type, check_whole, what_came
+from .checks import check_choice, check_flag, check_names, check_number, check_seed, check_type, check_whole, what_came
 
 # %% ../nbs/03_tasks.ipynb #55a77902
 def plain_array(
@@ -55,25 +55,50 @@ def _images(x) -> Tensor:
     if x.ndim == 3: x = x[:, None]
     if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape:
         last = x.ndim == 4 and x.shape[-1] in (1, 3)
-        hint = '; x.permute(0, 3, 1, 2) moves the channels to the front' if last else ''
-        raise ValueError(f'x: expected images of shape [N, 3, H, W], [N, 1, H, W] or [N, H, W], {came}{hint}')
+        hint = 'x.permute(0, 3, 1, 2) moves the channels to the front' if last else "kind='tensors' where it is none"
+        raise ValueError(f'x: expected images of shape [N, 3, H, W], [N, 1, H, W] or [N, H, W], {came}; {hint}')
     if x.is_floating_point() and not 0 <= x.min() <= x.max() <= 1:
         raise ValueError(f'x: expected floating images in [0, 1], got values from {x.min():.3g} to {x.max():.3g}; '
-                         'x / 255 where they are bytes')
+                         "x / 255 where they are bytes, kind='tensors' where they are no images")
     return x.repeat(1, 3, 1, 1) if x.shape[1] == 1 else x
 
-def _targets(y) -> Tensor:
-    "Checked `y` as int64 [N]"
+# %% ../nbs/03_tasks.ipynb #f5f96db4
+def _any_tensors(x) -> Tensor:
+    "Checked `x` as it is, [N, ...]: numbers of any kind, none of them missing"
+    try: x = torch.as_tensor(plain_array(np.array(x) if _mapped(x) else x))
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f'x: expected numbers, as a tensor or an array, got {what_came(x)}') from None
+    if x.ndim < 2 or 0 in x.shape or x.dtype == torch.bool or x.is_complex():
+        raise ValueError(f'x: expected whole or floating numbers of shape [N, ...], got {x.dtype} {list(x.shape)}')
+    return _without_gaps('x', x)
+
+def _without_gaps(what, x):
+    gaps = ~x.isfinite()
+    if not gaps.any(): return x
+    rows = gaps.flatten(1).any(1).nonzero().flatten()
+    raise ValueError(f'{what}: expected numbers, got {int(gaps.sum())} missing or infinite ones, in {len(rows)} of '
+                     f'{len(x)} rows, the first of them {int(rows[0])}; leave these rows out, or fill the gaps')
+
+# %% ../nbs/03_tasks.ipynb #782cdd9d
+def _targets(y, real=False) -> Tensor:
+    "Checked `y` as int64 [N], or, of real numbers, as float32 [N, K]"
     if not isinstance(y, Tensor):
         y = np.asarray(y)
         if y.dtype.kind not in 'iufbc':
             raise ValueError(f'y: expected integer labels of shape [N], got {y.ravel()[:3].tolist()}, ...; '
                              'labels, y = np.unique(y, return_inverse=True) gives names and integers')
     y = torch.as_tensor(plain_array(y))
+    if real: return _real_targets(y)
     if y.ndim == 2 and y.shape[1] == 1: y = y[:, 0] # as MedMNIST stores them
     if y.ndim != 1 or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise ValueError(f'y: expected integer labels of shape [N], got {y.dtype} {list(y.shape)}')
+        hint = '; real=True where they are numbers to predict' if y.is_floating_point() else ''
+        raise ValueError(f'y: expected integer labels of shape [N], got {y.dtype} {list(y.shape)}{hint}')
     return y.long()
+
+def _real_targets(y):
+    if y.ndim not in (1, 2) or 0 in y.shape or y.is_complex():
+        raise ValueError(f'y: expected real targets of shape [N] or [N, K], got {y.dtype} {list(y.shape)}')
+    return _without_gaps('y', y.float().view(len(y), -1))
 
 # %% ../nbs/03_tasks.ipynb #4378a50f
 def _mapped(x) -> bool:
@@ -82,6 +107,13 @@ def _mapped(x) -> bool:
 
 def _on_disk(x) -> bool: return getattr(x, 'on_disk', False)
 
+def _stored(x): return OnDisk(x) if _mapped(x) else x if _on_disk(x) else _images(x)
+
+def _form(split) -> str:
+    "What one input is, in words"
+    if split.kind == 'images': return f'{split.shape[1]} x {split.shape[2]} pixels'
+    return f'{" x ".join(map(str, split.shape))} {"floats" if split.images.is_floating_point() else "whole numbers"}'
+
 # %% ../nbs/03_tasks.ipynb #03c0de01
 class _Pairs:
     "Images and labels, by index"
@@ -89,9 +121,12 @@ class _Pairs:
         x: Any, # [N, 3, H, W], uint8 or in [0, 1]; [N, 1, H, W] and [N, H, W] become RGB; also arrays, mapped ones too
         y: Any, # integer labels [N]; an array or a list will do
         rows: Tensor | None = None, # int64 [N]: which images of an `x` on disk these are; None: all of them
+        kind: str = 'images', # or 'tensors': `x` is [N, ...], whole or floating numbers of any size
+        real: bool = False, # `y` are real numbers [N] or [N, K], and no labels
     ):
-        self.images: Any = OnDisk(x) if _mapped(x) else x if _on_disk(x) else _images(x)
-        self.y, self.rows = _targets(y), rows
+        self.kind, self.real = check_choice('kind', kind, ('images', 'tensors')), check_flag('real', real)
+        self.images: Any = _any_tensors(x) if kind == 'tensors' else _stored(x)
+        self.y, self.rows = _targets(y, real), rows
         if rows is None and _on_disk(self.images): self.rows = torch.arange(len(self.images))
         n = len(self.images) if self.rows is None else len(self.rows)
         if not n or n != len(self.y):
@@ -103,8 +138,8 @@ class _Pairs:
         return self.images if self.rows is None else self.images[self.rows]
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        "(channels, height, width) of an image."
+    def shape(self) -> tuple[int, ...]:
+        "(channels, height, width) of an image, or what one tensor has."
         return tuple(self.images.shape[1:])
 
     def __len__(self) -> int: return len(self.y)
@@ -117,20 +152,22 @@ class _Pairs:
 
 # %% ../nbs/03_tasks.ipynb #03c0de03
 class Split(_Pairs):
-    """Images and their labels: `x` [N, 3, H, W], uint8 or floating in [0, 1], and `y` int64 [N].
+    """Images and their labels: `x` [N, 3, H, W], uint8 or floating in [0, 1], and `y` int64 [N]. With kind='tensors'
+    `x` is [N, ...] as it came, and with real=True `y` is float32 [N, K].
 
     `split[i]` is a batch, copied, for an index tensor, a mask or a slice `i`. `ValueError` for images of another dtype,
     range or shape, for labels that are not integers, and where their numbers differ."""
     @property
     def sha256(self) -> str:
-        "Of the labels, as little-endian 64-bit integers: where it is the same, so are the labels, in the same order."
-        return hashlib.sha256(self.y.cpu().numpy().astype('<i8').tobytes()).hexdigest()
+        "Of the labels, as little-endian 64-bit integers, or of real targets, as floats of 32 bits, in their order."
+        return hashlib.sha256(self.y.cpu().numpy().astype('<f4' if self.real else '<i8').tobytes()).hexdigest()
 
     def take(self,
         i: Tensor, # int64 indices
     ) -> 'Split': # those images: a copy in memory, or, of a split on disk, still on disk
         "A part of this split."
-        return Split(*self[i]) if self.rows is None else Split(self.images, self.y[i], self.rows[i])
+        if self.rows is None: return Split(*self[i], kind=self.kind, real=self.real)
+        return Split(self.images, self.y[i], self.rows[i], real=self.real)
 
     def to(self,
         device: torch.device | str,
@@ -140,26 +177,46 @@ class Split(_Pairs):
         if device.type == 'cpu' or not fits_memory(n_bytes, device): return self
         x = torch.empty((len(self), *self.shape), dtype=self[:1][0].dtype, device=device)
         for i in torch.arange(len(self)).split(1024): x[i[0]:i[-1] + 1] = self[i][0]
-        return Split(x, self.y.to(device))
+        return Split(x, self.y.to(device), kind=self.kind, real=self.real)
 
     def resized(self,
         size: int, # of the results, which are squares
         mode: str = 'bilinear', # or 'bicubic'
     ) -> 'Split': # in memory, where the labels are
         "This split with every image resized, bytes as PIL does."
-        few = torch.arange(len(self)).split(256)
-        return Split(torch.cat([resize(self[i][0].to(self.y.device), size, mode=mode) for i in few]), self.y)
+        few = (self[i][0].to(self.y.device) for i in torch.arange(len(self)).split(256))
+        return Split(torch.cat([resize(x, size, mode=mode) for x in few]), self.y, real=self.real)
 
     def __repr__(self) -> str:
-        c, h, w = self.shape
-        return f"Split of {len(self):,} images, {h} x {w}, {'in memory' if self.rows is None else 'on disk'}"
+        where = 'in memory' if self.rows is None else 'on disk'
+        return f'Split of {len(self):,} {self.kind}, {_form(self)}, {where}'
+
+# %% ../nbs/03_tasks.ipynb #ced08bfd
+class _Form:
+    "What inputs and targets are"
+    train: Split
+
+    @property
+    def size(self) -> int | None:
+        "Height and width of an image; None where the data are no images."
+        return self.train.shape[1] if self.train.kind == 'images' else None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        "Of one input."
+        return self.train.shape
+
+    @property
+    def real(self) -> bool:
+        "Whether the targets are real numbers, K of them for each input, and no labels."
+        return self.train.real
 
 # %% ../nbs/03_tasks.ipynb #be4e2c48
 @dataclass(eq=False, repr=False)
-class _Splits:
+class _Splits(_Form):
     "The three splits and their names, checked"
     name: str # for tables
-    labels: list[str] # the K target label names
+    labels: list[str] # the K target label names, or those of K real targets
     train: Split
     val: Split | None # for model selection
     test: Split # never looked at by model selection
@@ -179,14 +236,11 @@ class _Splits:
         "The number of target labels."
         return len(self.labels)
 
-    @property
-    def size(self) -> int:
-        "Height and width of an image."
-        return self.train.shape[1]
-
     def record(self) -> dict:
         "What a result keeps of it: where it is from, and of each split the number of images and the labels' hash."
-        return dict(name=self.name, K=self.K, size=self.size, provenance=self.provenance,
+        form: dict = {} if self.size else dict(shape=list(self.shape))
+        if self.real: form['real'] = True
+        return dict(name=self.name, K=self.K, size=self.size, **form, provenance=self.provenance,
                     splits={k: dict(images=len(s), labels_sha256=s.sha256) for k, s in self.splits.items()})
 
 # %% ../nbs/03_tasks.ipynb #d26045c1
@@ -211,7 +265,8 @@ class _Fewer(_Splits):
 
 # %% ../nbs/03_tasks.ipynb #03c0de05
 class Task(_Fewer):
-    """A target task: K label names, and images with labels in 0..K-1, square and all of one size.
+    """A target task: K label names, and images with labels in 0..K-1, square and all of one size; or tensors of one
+    shape; or real targets, K for each input.
 
     `ValueError` for duplicate or no names, labels out of range, and images of another shape; a class that is
     missing from the training split is a warning, and keeps its number."""
@@ -226,6 +281,7 @@ class Task(_Fewer):
         plus: int = 32, # pixels that the image is resized beyond
     ) -> 'Augment':
         "Random resize-crop-flip for this task: without the flip where a mirrored image is another one."
+        if not self.size: raise ValueError(f'augment: expected a task of images, {self.name} has {_form(self.train)}')
         return Augment(size or self.size, plus, self.flip)
 
     def show(self,
@@ -247,17 +303,29 @@ def _checked(task):
     if twice := sorted({k for k in labels if labels.count(k) > 1}):
         raise ValueError(f'labels: expected different names, got {twice} twice')
     for part, split in task.splits.items():
-        low, high = int(split.y.min()), int(split.y.max())
+        if (split.kind, split.real) != (task.train.kind, task.train.real):
+            raise ValueError(f'{part}: expected the kind of data and targets that train has, got {split!r}')
+        _check_shape(task, part, split)
+        if task.real and split.y.shape[1] != len(labels):
+            raise ValueError(f'{part}: expected {len(labels)} targets, one per name, got {split.y.shape[1]}')
+        low, high = (0, 0) if task.real else (int(split.y.min()), int(split.y.max()))
         if not 0 <= low <= high < len(labels):
             raise ValueError(f'{part}: expected labels in 0..{len(labels) - 1}, one per name, got {low}..{high}')
-        if split.shape != (3, task.size, task.size):
-            raise ValueError(f'{part}: expected square images, {task.size} high as in train, got {list(split.shape)}; '
-                             'resize(x, size) makes them so')
-    n = torch.bincount(task.train.y, minlength=len(labels))
-    if missing := [k for k, n_k in zip(labels, n) if n_k == 0]:
-        warnings.warn(f'{task.name}: no training image of {missing}', stacklevel=4)
+    missing = [] if task.real else _missing(labels, task.train.y)
+    one = 'image' if task.size else 'example'
+    if missing: warnings.warn(f'{task.name}: no training {one} of {missing}', stacklevel=4)
     return labels
 
+def _missing(labels, y): return [k for k, n in zip(labels, torch.bincount(y, minlength=len(labels))) if n == 0]
+
+def _check_shape(task, part, split):
+    if task.size and split.shape != (3, task.size, task.size):
+        raise ValueError(f'{part}: expected square images, {task.size} high as in train, got {list(split.shape)}; '
+                         'resize(x, size) makes them so')
+    if split.shape != task.train.shape:
+        raise ValueError(f'{part}: expected {list(task.train.shape)} as in train, got {list(split.shape)}')
+
+# %% ../nbs/03_tasks.ipynb #ba94fc5f
 def _shuffled_by_label(y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     "Indices grouped by label, in seeded order within each, and the place of each in its group"
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(check_seed(seed)))
@@ -267,6 +335,7 @@ def _shuffled_by_label(y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 # %% ../nbs/03_tasks.ipynb #8c918d8a
 def _few_shot(task, k, seed):
+    if task.real: raise ValueError(f'few_shot: expected a task with labels, {task.name} has real targets; `some` cuts')
     y = task.train.y.cpu()
     check_whole('k', k)
     if few := {c: int(n) for c, n in zip(task.labels, torch.bincount(y, minlength=task.K)) if n < k}:
@@ -296,6 +365,8 @@ def _with(task, **changes):
 # %% ../nbs/03_tasks.ipynb #1d7edd08
 def _draw_examples(task, n, classes, part):
     import matplotlib.pyplot as plt
+    if not task.size: return _draw_tensors(task, n, classes, part)
+    if task.real: raise ValueError(f'show: expected labels, {task.name} has real targets')
     split, labels, gap = task.splits[part], task.labels[:classes], max(1, task.size // 16)
     _, axes = plt.subplots(len(labels), figsize=(n * .5, len(labels) * .5), squeeze=False, gridspec_kw=dict(hspace=.06))
     for k, (label, ax) in enumerate(zip(labels, axes.flat)):
@@ -305,6 +376,19 @@ def _draw_examples(task, n, classes, part):
         ax.imshow(row.permute(2, 0, 3, 1).flatten(1, 2))
         ax.text(-.015, .5, label, transform=ax.transAxes, ha='right', va='center')
         ax.set_axis_off()
+
+def _draw_tensors(task, n, classes, part):
+    "A panel per class, or one: series as lines, all others as rows of numbers"
+    import matplotlib.pyplot as plt
+    split = task.splits[part]
+    few = [torch.arange(min(n, len(split)))] if task.real else [
+        (split.y == k).nonzero().flatten()[:n] for k in range(min(classes, task.K))]
+    _, axes = plt.subplots(1, len(few), figsize=(2.4 * len(few), 1.8), squeeze=False, sharey=True, layout='constrained')
+    for ax, i, label in zip(axes.flat, few, task.labels if not task.real else [', '.join(task.labels)]):
+        x = split[i][0].cpu().flatten(1)
+        if x.is_floating_point() and x.shape[1] > 1: ax.plot(x.T, lw=.7, color='C0', alpha=.6)
+        else: ax.imshow(x, aspect='auto')
+        ax.set_title(label, fontsize='medium')
 
 # %% ../nbs/03_tasks.ipynb #a8b85274
 def _jpeg(x: Tensor, tile: int) -> str:
@@ -323,10 +407,12 @@ def _sizes(task):
 
 def _task_text(task):
     names = ', '.join(task.labels[:4]) + (', ...' if task.K > 4 else '')
-    return (f'{task.name}: {task.K} labels ({names}), {task.size} x {task.size} pixels; {_sizes(task)}\n'
+    what = 'real targets' if task.real else 'labels'
+    return (f'{task.name}: {task.K} {what} ({names}), {_form(task.train)}; {_sizes(task)}\n'
             f'  {task.provenance}')
 
 def _task_table(task, n=8, classes=10, tile=40):
+    if task.real or not task.size: return f'<pre>{escape(_task_text(task))}</pre>'
     rows = ''
     for k, label in enumerate(task.labels[:classes]):
         x, _ = task.train[(task.train.y == k).nonzero().flatten()[:n]]
@@ -339,12 +425,13 @@ def _task_table(task, n=8, classes=10, tile=40):
 
 # %% ../nbs/03_tasks.ipynb #b64a351d
 def _cut(y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    "Indices (kept, cut off) of a seeded stratified cut, both in stored order"
+    "Indices (kept, cut off) of a seeded cut, both in stored order; of labels stratified"
     from sklearn.model_selection import train_test_split
     if not 0 < check_number('val', share) < 1: raise ValueError(f'val: expected a share between 0 and 1, got {share}')
-    alone = torch.bincount(y)[y] == 1
+    alone = torch.zeros(len(y)).bool() if y.is_floating_point() else torch.bincount(y)[y] == 1
     several = (~alone).nonzero().flatten().numpy()
-    try: kept, off = train_test_split(several, test_size=share, stratify=y[several], random_state=seed)
+    alike = None if y.is_floating_point() else y[several]
+    try: kept, off = train_test_split(several, test_size=share, stratify=alike, random_state=seed)
     except ValueError as e:
         raise ValueError(f'val: cannot cut {share:.0%} off {len(y)} images of {len(y.unique())} labels, '
                          f'stratified ({e})') from e
@@ -353,16 +440,17 @@ def _cut(y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
 # %% ../nbs/03_tasks.ipynb #0a58c4eb
 MOST_LABELS = 1_000_000 # a label beyond is an id, not a number in 0..K-1
 
-def _as_split(part, given) -> Split:
+def _as_split(part, given, kind, real) -> Split:
     if isinstance(given, Split): return given
     if not isinstance(given, (tuple, list)) or len(given) != 2:
         raise TypeError(f'{part}: expected a Split or a pair of images and labels, got {what_came(given)}')
-    return Split(*given)
+    x, y = given
+    return Split(x, y, kind=kind, real=real)
 
 def _check_range(parts, labels):
     "Before anything is counted: labels are numbers in 0..K-1"
     K = MOST_LABELS if labels is None else len(check_names('labels', labels))
-    for part, split in parts.items():
+    for part, split in parts.items() if not parts['train'].real else ():
         low, high = int(split.y.min()), int(split.y.max())
         if 0 <= low <= high < K: continue
         told = '' if labels is None else f'{K - 1}, one per name'
@@ -374,13 +462,15 @@ def make_task(
     name: str, # for tables
     train: Split | tuple[Any, Any], # (x, y), tensors or arrays: images as `Split` takes them, integer labels [N]
     test: Split | tuple[Any, Any] | None = None, # None: a seeded stratified fifth of `train`
-    labels: list[str] | None = None, # the K names; None: '0', '1', ... up to the largest label
+    labels: list[str] | None = None, # K names; None: '0', '1', ... up to the largest label, or 'target 0', ...
     val: float | Split | tuple[Any, Any] | None = .1, # share of `train`, or images and labels; None: no validation
     seed: int = 0, # of the cuts
     provenance: str = 'tensors', # where they came from
     flip: bool = True, # whether a mirrored image keeps its label
+    kind: str = 'images', # or 'tensors': any numbers [N, ...], such as series, tokens or rows of a table
+    real: bool = False, # whether `y` are real targets [N] or [N, K], and no labels
 ) -> Task:
-    """A task from any pair of tensors or arrays.
+    """A task from any pair of tensors or arrays: images with labels, unless `kind` and `real` say otherwise.
 
     `ValueError` as `Split` and `Task` say, and where a class is too small to be cut."""
     check_seed(seed)
@@ -388,16 +478,23 @@ def make_task(
     check_type('name', name, str, 'a text')
     cut = val if isinstance(val, float | int) else None
     given: dict[str, Any] = dict(train=train, test=test, val=None if cut is not None else val)
-    parts = {k: _as_split(k, p) for k, p in given.items() if p is not None}
+    parts = {k: _as_split(k, p, kind, real) for k, p in given.items() if p is not None}
     if 'train' not in parts: raise ValueError('train: expected a Split or a pair of images and labels, got None')
     _check_range(parts, labels)
     for part, share in dict(test=.2, val=cut).items():
         if part in parts or share is None: continue
         kept, off = _cut(parts['train'].y, share, seed)
         parts['train'], parts[part] = parts['train'].take(kept), parts['train'].take(off)
-        provenance += f'; {share * 100:.3g}% cut off as {part}, stratified, seed {seed}'
-    if labels is None: labels = [str(k) for k in range(1 + max(int(s.y.max()) for s in parts.values()))]
+        stratified = '' if parts[part].real else 'stratified, '
+        provenance += f'; {share * 100:.3g}% cut off as {part}, {stratified}seed {seed}'
+    labels = _names_by_number(parts.values()) if labels is None else labels
     return Task(name, labels, parts['train'], parts.get('val'), parts['test'], provenance, flip)
+
+def _names_by_number(splits) -> list[str]:
+    "Names for targets that have none"
+    first, *_ = splits
+    if first.real: return [f'target {k}' for k in range(first.y.shape[1])]
+    return [str(k) for k in range(1 + max(int(s.y.max()) for s in splits))]
 
 # %% ../nbs/03_tasks.ipynb #e895cb3f
 def counting_squares(

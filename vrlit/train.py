@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'lr_factor', 'check_milestones', 'make_optimizers', 'Score', 'eval_mode', 'device_of', 'answers',
-           'evaluate', 'balanced_accuracy', 'update_mapping', 'Result', 'row_text', 'check_model', 'class_weights',
-           'how_read', 'usable_device', 'Diverged', 'Callback', 'How', 'fit']
+           'evaluate', 'usual_loss', 'usual_metric', 'update_mapping', 'Result', 'row_text', 'told_scores',
+           'check_model', 'class_weights', 'how_read', 'usable_device', 'Diverged', 'Callback', 'How', 'fit']
 
 # %% ../nbs/40_train.ipynb #e91f4617
 import base64, io, math, random, sys, time, warnings
@@ -26,6 +26,7 @@ from .augment import augmentation
 from .checks import check_choice, check_flag, check_number, check_seed, check_type, check_whole, what_came
 from .checkpoints import KEEPING, Checkpoints, Keeping, Stopping, add_rows, check_keeping, claimed_folder, identity
 from .checkpoints import other_training, read_times, versions, whole_folder
+from .losses import LOWER, METRICS, balanced_accuracy, check_loss, check_metrics, mean_loss, measure
 from .pixels import Pixels
 from .ranks import add_gradients, from_first, join
 from .reprogram import Reprogrammed
@@ -119,10 +120,13 @@ def _clipped(trained, clip_grad):
     return [(p, c) for name, p in trained.items() for part, c in parts.items() if _means(part, name)]
 
 # %% ../nbs/40_train.ipynb #88356d4e
-class Score(NamedTuple):
-    "Mean cross-entropy and accuracy."
-    loss: float
-    accuracy: float
+class _Pair(NamedTuple):
+    loss: float # mean over the examples
+    accuracy: float # not a number where the targets are real
+
+class Score(_Pair):
+    "Mean loss and accuracy, and `metrics`, a number for each that was asked for."
+    metrics: dict[str, float] = {}
 
 @contextmanager
 def eval_mode(
@@ -168,33 +172,53 @@ def _halved(n, error):
 # %% ../nbs/40_train.ipynb #819d52c7
 def evaluate(
     model: Reprogrammed,
-    split: Split, # N images and labels
+    split: Split, # N images and labels, or whatever the task is of
     batch_size: int = 256, # at most; where memory does not suffice, it is halved
     precision: str = 'fp32', # as the model is; or bf16, fp16
+    loss: str | Callable | None = None, # as in `fit`; None: cross-entropy, or, of real targets, mse
+    metrics: tuple[str, ...] = (), # more of them: balanced, average_precision, auc, or rmse, see `measure`
 ) -> Score:
-    "Cross-entropy and accuracy of `model` on `split`, on the model's device, in its dtype."
+    "Loss and accuracy of `model` on `split`, and other metrics, on the model's device, in its dtype."
     check_type('model', model, Reprogrammed, 'a Reprogrammed(prompt, source, mapping)')
     check_choice('precision', precision, PRECISIONS)
-    loss, right, n = _scored(model, split, batch_size, precision)
-    return Score(loss, float(right.sum() / n.sum()))
+    real = getattr(split, 'real', False)
+    asked = check_metrics(metrics, real)
+    return _scored(model, split, check_loss(loss or usual_loss(real), real), asked, batch_size, precision)
 
-def _scored(model, split, batch_size=256, precision='fp32') -> tuple[float, Tensor, Tensor]:
-    "Mean cross-entropy; of each target label the images that are right, and all of them, [K]"
-    loss: Any = 0
-    counts: Any = 0 # [K, 2]
+# %% ../nbs/40_train.ipynb #abcc2874
+def usual_loss(
+    real: bool, # whether targets are real numbers
+) -> str:
+    "What is trained with where nothing else is said."
+    return 'mse' if real else 'cross-entropy'
+
+def usual_metric(
+    real: bool, # likewise
+) -> str:
+    "What an epoch is selected by where nothing else is said."
+    return 'rmse' if real else 'accuracy'
+
+def _scored(model, split, loss, metrics=(), batch_size=256, precision='fp32') -> Score:
+    real, kept = getattr(split, 'real', False), []
+    total: Any = 0
+    counts: Any = 0 # [K, 2]: of each label, wrong and right
+    whole = set(metrics) - {'accuracy', 'balanced'} # what needs all answers at once
+    total_loss = partial(F.cross_entropy, reduction='sum') if loss == 'cross-entropy' else _summed(mean_loss(loss))
     with eval_mode(model):
         for z, y in answers(model, batches(split, batch_size, device=device_of(model)), precision):
             z = z if z.dtype == torch.float64 else z.float()
-            loss = loss + F.cross_entropy(z, y, reduction='sum')
-            counts = counts + F.one_hot(2 * y + (z.argmax(1) == y), 2 * z.shape[1]).sum(0).view(-1, 2)
-    return float(loss) / len(split), *(v.double().cpu() for v in (counts[:, 1], counts.sum(1)))
+            total = total + total_loss(z, y)
+            if not real: counts = counts + F.one_hot(2 * y + (z.argmax(1) == y), 2 * z.shape[1]).sum(0).view(-1, 2)
+            if whole: kept.append((z.cpu(), y.cpu()))
+    told = measure([m for m in metrics if m in whole], *map(torch.cat, zip(*kept))) if whole else {}
+    if not real:
+        right, n = (v.double().cpu() for v in (counts[:, 1], counts.sum(1)))
+        told |= dict(accuracy=float(right.sum() / n.sum()), balanced=balanced_accuracy(right, n))
+    score = Score(float(total) / len(split), told.get('accuracy', math.nan))
+    score.metrics = {m: told[m] for m in metrics}
+    return score
 
-def balanced_accuracy(
-    right: Tensor, # images of each target label that are right, [K]
-    n: Tensor, # all of them, [K]
-) -> float:
-    "The mean of the accuracies of the target labels that occur: a rare one counts as much as a frequent one."
-    return float((right / n)[n > 0].mean())
+def _summed(loss): return lambda z, y: loss(z, y) * len(y)
 
 # %% ../nbs/40_train.ipynb #5c83797a
 def update_mapping(
@@ -231,8 +255,8 @@ def _remap(mapping, stats):
     return int((best(mapping.matrix()) != before).any(0).sum())
 
 # %% ../nbs/40_train.ipynb #0eec5687
-def _step(model, x, y, opts, stats=None, weight=None, smoothing=0., clipped=(), dtype=None, scaler=None):
-    """A step of gradient descent on a batch: its loss, and how many were right.
+def _step(model, x, y, opts, loss_of=F.cross_entropy, stats=None, clipped=(), dtype=None, scaler=None):
+    """A step of gradient descent on a batch: its loss, and how many were right, of real targets none.
 
     `stats` takes what passes, and gradients are `clipped`. Prompt and source compute in `dtype`, and `scaler` keeps
     gradients in its range."""
@@ -241,7 +265,7 @@ def _step(model, x, y, opts, stats=None, weight=None, smoothing=0., clipped=(), 
     if dtype: logits = logits.float()
     if stats is not None: stats.update(logits.detach(), y)
     z = model.mapping(logits)
-    loss = F.cross_entropy(z, y, weight, label_smoothing=smoothing)
+    loss = loss_of(z, y)
     for opt in opts: opt.zero_grad()
     scaler.scale(loss).backward()
     add_gradients(model.prompt)
@@ -249,7 +273,7 @@ def _step(model, x, y, opts, stats=None, weight=None, smoothing=0., clipped=(), 
     for p, c in clipped: torch.nn.utils.clip_grad_value_(p, c)
     for opt in opts: scaler.step(opt)
     scaler.update()
-    return loss.detach(), (z.detach().argmax(1) == y).sum()
+    return loss.detach(), 0 if y.is_floating_point() else (z.detach().argmax(1) == y).sum()
 
 # %% ../nbs/40_train.ipynb #4c032930
 @contextmanager
@@ -260,11 +284,25 @@ def _seeded(seed, epoch, device):
         torch.manual_seed(s)
         yield torch.Generator().manual_seed(s)
 
-# %% ../nbs/40_train.ipynb #17be6abb
-class _Rows:
-    "What a log tells"
+# %% ../nbs/40_train.ipynb #1433b131
+class _Measured:
+    "A log, and what selects a row of it"
     log: list[dict] # a row before the first step, and one per epoch
+    settings: dict
 
+    @property
+    def metric(self) -> str:
+        "What an epoch is selected by: the accuracy, or another of the metrics."
+        return self.settings.get('select') or 'accuracy'
+
+    def _scores(self, part) -> list[float | None]:
+        "The metric of every row, the better the larger"
+        values = [row.get(f'{part}_{self.metric}', row[f'{part}_acc']) for row in self.log]
+        return [-v if v is not None and self.metric in LOWER else v for v in values]
+
+# %% ../nbs/40_train.ipynb #17be6abb
+class _Rows(_Measured):
+    "What a log tells"
     @property
     def epochs(self) -> int:
         "How many were finished."
@@ -282,15 +320,18 @@ class _Rows:
 
     @property
     def selected(self) -> dict:
-        """The row with the highest validation accuracy (or balanced accuracy, with select='balanced'), the first of
-        equals, the one before the first step among them; without a validation split, the last row."""
-        if self.last['val_acc'] is None: return self.last
-        return max(self.log, key=lambda row: row.get('val_balanced', row['val_acc']))
+        """The row with the highest validation accuracy, or the best of another `metric`, the first of equals, the one
+        before the first step among them; without a validation split, the last row."""
+        scores: Any = self._scores('val')
+        return self.last if scores[-1] is None else self.log[scores.index(max(scores))]
 
     @property
     def test_best(self) -> dict:
-        "The row with the highest test accuracy: what the papers report. It is selected on the test set."
-        return max(self.log, key=lambda row: row['test_acc'])
+        """The row with the highest test accuracy, or the best of another `metric`: what the papers report.
+
+        It is selected on the test set."""
+        scores: Any = self._scores('test')
+        return self.log[scores.index(max(scores))]
 
 # %% ../nbs/40_train.ipynb #960f0284
 @dataclass(repr=False)
@@ -311,7 +352,7 @@ class Result(_Rows):
     ):
         "Loss, accuracies and re-mapped target labels by epoch; returns the figure."
         import matplotlib.pyplot as plt
-        return _curves(self.log, figure or plt.figure(figsize=(10, 2.4), layout='constrained'))
+        return _curves(self.log, figure or plt.figure(figsize=(10, 2.4), layout='constrained'), self.metric)
 
     def __repr__(self) -> str: return _result_text(self)
     def _repr_html_(self) -> str: return _result_html(self)
@@ -331,18 +372,31 @@ def _result_text(result):
     lines = [f'{result.epochs} epochs{stopped}, seed {result.settings["seed"]}, {seconds:.1f} s{low}']
     for name in 'before', 'last', 'selected', 'test_best':
         row = getattr(result, name)
-        validation = f', validation {row["val_acc"]:.1%}' if row['val_acc'] is not None else ''
-        lines.append(f'{name:9} epoch {row["epoch"]:>3}: test {row["test_acc"]:.1%}{validation}')
+        test, validation = (told_scores(row, part, result.metric) for part in ('test', 'val'))
+        lines.append(f'{name:9} epoch {row["epoch"]:>3}: test {test}' + f', validation {validation}' * bool(validation))
     return '\n'.join(lines) + ' (selected on the test set)'
 
+def told_scores(
+    row: dict, # of a result's log
+    part: str, # val or test
+    metric: str, # what selects
+) -> str:
+    "Accuracy, and what selects where it is something else; nothing where there are none."
+    accuracy, other = row.get(f'{part}_acc'), row.get(f'{part}_{metric}')
+    told = [] if accuracy is None else [f'{accuracy:.1%}']
+    return ', '.join(told + ([] if other is None else [f'{metric.replace("_", " ")} {other:.3f}']))
+
 # %% ../nbs/40_train.ipynb #f38ef6c1
-def _curves(log, fig):
-    of = lambda k: [row[k] for row in log]
+def _curves(log, fig, metric='accuracy'):
+    real = all(row.get('test_acc') is None for row in log)
+    shown = [f'{part}_{metric}' for part in ('val', 'test')] if real else ['train_acc', 'val_acc', 'test_acc']
+    of = lambda k: [row.get(k) for row in log]
     axes = fig.subplots(1, 3)
     for k in 'loss', 'val_loss': axes[0].plot(of('epoch'), of(k), label=k)
-    for k in 'train_acc', 'val_acc', 'test_acc': axes[1].plot(of('epoch'), of(k), label=k)
+    for k in shown: axes[1].plot(of('epoch'), of(k), label=k)
     axes[2].bar(of('epoch'), of('remapped'))
-    for ax, title in zip(axes, ('loss', 'accuracy', 're-mapped target labels')): ax.set(xlabel='epoch', title=title)
+    titles = 'loss', metric if real else 'accuracy', 're-mapped target labels'
+    for ax, title in zip(axes, titles): ax.set(xlabel='epoch', title=title)
     for ax in axes[:2]: ax.legend()
     return fig
 
@@ -385,6 +439,8 @@ def class_weights(
     "The weight of each target label in the loss; a label without images weighs nothing. `ValueError` for other things."
     if given is None: return None
     if not hasattr(task, 'K'): raise TypeError(f'task: expected a task, got {what_came(task)}')
+    if getattr(task.train, 'real', False):
+        raise ValueError('class_weight: expected None for real targets, which have no classes')
     if isinstance(given, str):
         check_choice('class_weight', given, ('balanced',))
         n = torch.bincount(task.train.y.cpu(), minlength=task.K)
@@ -398,9 +454,11 @@ def class_weights(
 # %% ../nbs/40_train.ipynb #52df4606
 def how_read(
     task: Any, # a task, or what `task.record()` gave and the arguments of `load_task`
-) -> dict[str, Any] | None: # size, mode and crop, as arguments of `read_image`
-    "How a file becomes an image of this task; None where the images have no size."
-    if not (size := getattr(task, 'size', None)): return None
+) -> dict[str, Any] | None: # size, mode and crop, as arguments of `read_image`; of a task without images its shape
+    "How a file becomes an image of this task, or what shape an input has; None where nobody knows."
+    if not (size := getattr(task, 'size', None)):
+        shape = getattr(task, 'shape', None)
+        return None if shape is None else dict(shape=list(shape))
     given: dict = (getattr(task, 'loaded', None) or ('', {}))[1]
     return dict(size=size, mode=given.get('mode', 'bilinear'), crop=given.get('crop', False))
 
@@ -417,12 +475,30 @@ def _check_memory(mapping):
     raise ValueError('map_memory: expected a mapping whose statistics can `remember` earlier ones, as label counts do; '
                      f'{type(mapping).__name__} wants {type(stats).__name__}')
 
+# %% ../nbs/40_train.ipynb #abfb8be8
+def _check_targets(model, task, s):
+    "What is made smaller, what is measured, and whether that fits labels, or real targets"
+    real = getattr(task.train, 'real', False)
+    check_loss(s['loss'], real)
+    check_metrics(s['metrics'], real)
+    check_choice('select', s['select'], [m for m, of in METRICS.items() if ('real' if real else 'labels') in of])
+    if check_number('label_smoothing', s['label_smoothing'], 0, 1) and s['loss'] != 'cross-entropy':
+        raise ValueError(f'label_smoothing: expected 0 unless the loss is cross-entropy, got {s["label_smoothing"]}')
+    if real and model.mapping.wants(0) is not None:
+        raise ValueError(f'mapping: {type(model.mapping).__name__} is made from labels, and the targets are real; '
+                         'a FullyMap learns from them')
+
+def _check_selection(row, metric):
+    "A metric that ranks is no number where validation has only one label"
+    if (value := row.get(f'val_{metric}')) is None or math.isfinite(value): return
+    raise ValueError(f'select: {metric} needs validation examples that have the label and some that do not')
+
+# %% ../nbs/40_train.ipynb #bf89a9d2
 def _check_fit(model, task, *, epochs, batch_size, schedule, milestones, momentum, keep, seed, flip, augment,
                callback, **settings):
     check_model(model, task)
     _check_precision(model)
-    check_number('label_smoothing', settings['label_smoothing'], 0, 1)
-    check_choice('select', settings['select'], ('accuracy', 'balanced'))
+    _check_targets(model, task, settings)
     check_whole('epochs', epochs, 0)
     check_whole('batch_size', batch_size)
     check_milestones(milestones)
@@ -453,6 +529,8 @@ def usable_device(
 def _change(augment, flip, model, task):
     "The augmentation, at the size and with the filter that the prompt resizes to and with"
     if not isinstance(augment, str): return augment
+    if not getattr(task, 'size', True):
+        raise ValueError(f'augment: expected None where the data are no images, got {augment!r}')
     held = getattr(model.prompt, 'r', model.source) # one that knows a size
     size, mode = getattr(held, 'size', task.train.shape[1]), getattr(held, 'mode', 'bilinear')
     return augmentation(augment, size, getattr(task, 'flip', True) if flip is None else flip, mode)
@@ -469,14 +547,14 @@ def _resized(task, model, s):
 def _placed(model, task, device):
     "The task on the device, as the model, which is told what its labels are called and how their files are read"
     model.to(device).labels = list(task.labels)
-    model.reading = how_read(task)
+    model.reading, model.real = how_read(task), getattr(task, 'real', False)
     return task.to(device) if hasattr(task, 'to') else task
 
 # %% ../nbs/40_train.ipynb #e5282180
 def _input(model, task, seed) -> Tensor:
     "Some input of the source, to measure on"
     source, device = model.source, device_of(model)
-    if hasattr(source, 'size'): # what its images show does not matter
+    if getattr(source, 'size', None): # what its images show does not matter
         shape, g = (16, len(source.mean), source.size, source.size), torch.Generator().manual_seed(0)
         return torch.randn(shape, generator=g).to(device)
     x, _ = next(batches(task.train, 16, device=device))
@@ -534,13 +612,17 @@ def _diverged(value, epoch, where, step=None, lr=None, images=()):
 
 def _row(model, task, s, epoch, remapped, lr=None, loss=None, train_acc=None):
     "A row of the log, and what has to be finite in it: an epoch's last step may have been the one too many"
-    test, found = evaluate(model, task.test, precision=s.eval_precision), dict(val_loss=None, val_acc=None)
-    if task.val is not None:
-        val_loss, right, n = _scored(model, task.val, precision=s.eval_precision)
-        found = dict(val_loss=val_loss, val_acc=float(right.sum() / n.sum()))
-        if s.select == 'balanced': found['val_balanced'] = balanced_accuracy(right, n)
-    after = [test.loss] + ([found['val_loss']] if task.val is not None else [])
-    row = dict(epoch=epoch, lr=lr, loss=loss, train_acc=train_acc, **found, test_acc=test.accuracy, remapped=remapped)
+    metrics = {*s.metrics, s.select} - {'accuracy'}
+    found = dict.fromkeys(('val_loss', 'val_acc'))
+    for part in 'val', 'test':
+        if (split := getattr(task, part)) is None: continue
+        score = _scored(model, split, s.loss, sorted(metrics), precision=s.eval_precision)
+        found |= {f'{part}_loss': score.loss, f'{part}_acc': None if math.isnan(score.accuracy) else score.accuracy}
+        found |= {f'{part}_{m}': v for m, v in score.metrics.items()}
+    test_loss = found.pop('test_loss')
+    _check_selection(found, s.select)
+    after = [test_loss] + ([found['val_loss']] if task.val is not None else [])
+    row = dict(epoch=epoch, lr=lr, loss=loss, train_acc=train_acc, **found, remapped=remapped)
     return row, torch.tensor(after + [p.detach().sum() for p in model.trained().values()])
 
 # %% ../nbs/40_train.ipynb #2d9fbc5f
@@ -550,17 +632,17 @@ def _note(result, held, model, bar, progress, row, start):
     result.log.append(row)
     held['last'] = model.adapter()
     if result.selected is row: held['selected'] = held['last']
-    shown = {k: f'{row[k]:.3f}' for k in ('loss', 'val_acc') if row[k] is not None}
+    shown = {k: f'{row[k]:.3f}' for k in ('loss', 'val_acc', f'val_{result.metric}') if row.get(k) is not None}
     bar.set_postfix(shown | dict(remapped=row['remapped']))
     if progress and not shows_bars(): print(row_text(row), file=sys.stderr, flush=True)
 
 def _learning(s, task, trained, device):
-    "What only epochs need: weights of the labels, optimisers, and what is clipped"
+    "What only epochs need: the loss of a batch, optimisers, and what is clipped"
     if not s.epochs: return None, [], []
     if (weight := class_weights(s.class_weight, task)) is not None:
         weight = weight.to(device, next(iter(trained.values())).dtype)
     opts = make_optimizers(trained, s.optimizer, s.lr, s.weight_decay, s.gamma, s.momentum)
-    return weight, opts, _clipped(trained, s.clip_grad)
+    return mean_loss(s.loss, weight, s.label_smoothing), opts, _clipped(trained, s.clip_grad)
 
 # %% ../nbs/40_train.ipynb #0591bfc6
 @dataclass
@@ -597,7 +679,7 @@ class _Training:
         model.about = dict(result=self.result, task=getattr(task, 'loaded', None))
         self.maker = _Maker(model, seen.train, s, change if s.map_augmented else None)
         self.fresh = getattr(model.mapping, 'fresh', False)
-        self.weight, self.opts, self.clipped = _learning(s, task, model.trained(), device)
+        self.loss_of, self.opts, self.clipped = _learning(s, task, model.trained(), device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=how.precision == 'fp16')
         self.held = dict.fromkeys(('last', 'selected'), model.adapter())
         self.steps = math.ceil(len(task.train) / s.batch_size) # in an epoch
@@ -667,8 +749,7 @@ def _steps(t, whole, advance, due):
         with whole():
             _set_rates(t, t.step)
             if t.change: x = t.change(x, t.g)
-            loss, hits = _step(t.model, x, y, t.opts, t.maker.counts, t.weight, t.s.label_smoothing, t.clipped,
-                               t.how.dtype, t.scaler)
+            loss, hits = _step(t.model, x, y, t.opts, t.loss_of, t.maker.counts, t.clipped, t.how.dtype, t.scaler)
             t.losses.append(loss)
             t.hits, t.step = t.hits + hits, t.step + 1
         advance(len(y))
@@ -679,7 +760,8 @@ def _end(t):
     losses, epoch, remapped = torch.stack(t.losses).cpu(), t.epoch + 1, t.remapped
     if t.fresh:
         with _seeded(t.s.seed, epoch, t.device) as g: remapped = t.maker.make(epoch, g)
-    lr, train_acc = _set_rates(t, t.steps - 1), float(t.hits) / len(t.order)
+    lr = _set_rates(t, t.steps - 1)
+    train_acc = None if getattr(t.seen.train, 'real', False) else float(t.hits) / len(t.order)
     row, values = _row(t.model, t.seen, t.s, epoch, remapped, lr, losses.mean().item(), train_acc)
     _check_finite(t, values)
     return row, losses.tolist()
@@ -848,6 +930,7 @@ class How(Computing, Keeping, total=False):
 def _checked_fit(model, task, progress, callback, how, **own):
     "`fit`, once its arguments are looked at"
     keeping = check_keeping({k: v for k, v in how.items() if k in KEEPING})
+    own = own | _usual(task, own)
     settings = own | check_computing({k: v for k, v in how.items() if k not in KEEPING})
     _check_fit(model, task, progress=progress, callback=callback, **settings)
     if join(own['device'])[0]: keeping['out'], progress, callback = None, False, None # the first process tells
@@ -864,6 +947,12 @@ def _checked_fit(model, task, progress, callback, how, **own):
             if progress and settings['precision'] == 'auto' and not saved: print(_taken(taken), file=sys.stderr)
             t = _taken_up(model, task, settings, taken, out, saved, progress)
             return _epochs(t, progress, callback, _Keeper(t, keeping, known, saved))
+
+def _usual(task, own):
+    "Loss and metric that nobody named"
+    real = getattr(getattr(task, 'train', None), 'real', False)
+    metrics = tuple(own['metrics']) if isinstance(own['metrics'], list) else own['metrics']
+    return dict(loss=own['loss'] or usual_loss(real), select=own['select'] or usual_metric(real), metrics=metrics)
 
 # %% ../nbs/40_train.ipynb #d6f7f9b1
 def _taken_up(model, task, settings, how, folder, saved, progress):
@@ -904,9 +993,11 @@ def fit(
     milestones: tuple[float, ...] = (.5, .72), # of multistep: where the learning rate falls, as shares of the epochs
     gamma: float | dict[str, float] = .1, # of multistep: what it is multiplied by there
     warmup: int = 0, # steps over which the learning rate rises at first
+    loss: str | Callable | None = None, # cross-entropy, focal, binary, mse, or a function; None: as the targets are
     class_weight: str | list[float] | None = None, # of target labels in the loss: K numbers, or balanced; None: alike
     label_smoothing: float = 0., # share of a label that is spread over all of them, from 0 to 1
-    select: str = 'accuracy', # what an epoch is selected by, on validation: accuracy or balanced accuracy (balanced)
+    metrics: tuple[str, ...] = (), # measured beside it: balanced, average_precision, auc; rmse of real targets
+    select: str | None = None, # the metric that selects an epoch on validation; None: accuracy, or rmse
     shuffle: bool = True, # a new random order every epoch; otherwise the stored order
     augment: str | Callable | None = None, # +32, 224+32, trivial, resized-crop, ..., see `augmentation`; None: none
     flip: bool | None = None, # whether a crop also mirrors half of the images; None: as the task says
@@ -924,7 +1015,6 @@ def fit(
 ) -> Result:
     """Train prompt and mapping of `model` on `task`; the source stays as it is.
 
-    The log begins with a row before the first step, epoch 0: the mapping of one pass, which training has to beat.
-    An interrupt after the first epoch warns, and the last finished epoch is the last. `Diverged` if the loss is no
-    number any more, `OSError` if no checkpoint can be written, both with the `result` so far. `ValueError` if wrong."""
+    The log begins with epoch 0, the mapping of one pass, which training has to beat. An interrupt keeps what is
+    finished. `Diverged`, where the loss is no number any more, and `OSError` have the `result` so far."""
     return _checked_fit(**locals())
