@@ -262,7 +262,7 @@ KINDS: dict[str, tuple[Any, dict]] = { # for an annotation, the option's type, a
     'float | dict[str, float] | None': (Any, dict(parser=_by_part, metavar='NUMBER|PART=NUMBER,...')),
     'str | dict[str, str]': (Any, dict(parser=_words, metavar='NAME|PART=NAME,...')),
     'tuple[float, ...]': (Any, dict(parser=_shares, metavar='SHARES')),
-    'tuple[str, ...]': (Any, dict(parser=_list, metavar='NAME,...')),
+    'tuple[str, ...] | None': (Any, dict(parser=_list, metavar='NAME,...')),
     'str | list[float] | None': (Any, dict(parser=_weights, metavar='balanced|NUMBERS')),
     'tuple[str, str] | None': (Any, dict(parser=_list, metavar='IMAGE,LABEL')),
     'tuple[int, int, int] | None': (Any, dict(parser=_counts, metavar='TRAIN,VAL,TEST')),

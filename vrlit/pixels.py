@@ -255,8 +255,6 @@ class Resized(nn.Module):
 # %% ../nbs/01_pixels.ipynb #c40a971b
 class Placed(nn.Module):
     "`f_in(x)`: x in the middle of zeros, where a source takes no images. Nothing is added, nothing learns."
-    recipes: dict[str, dict[str, Any]] = {} # nothing to train
-
     def __init__(self,
         source: Any, # tells the shape of its input
     ):

@@ -27,12 +27,14 @@ from .tasks import Split, channels_first, plain_array, progress_bar
 from .train import device_of, eval_mode
 
 # %% ../nbs/54_predict.ipynb #7fc92fbe
-class Prediction(NamedTuple):
-    "What a model says of one image, or one input of another kind."
+class _Said(NamedTuple):
     name: str # the file, or the number of the image
     labels: list[str] # names of target labels, the most probable first
     probabilities: list[float] # theirs
-    values: list[float] | None = None # where targets are real numbers: these, in the order of all labels
+
+class Prediction(_Said):
+    "What a model says of one image, or one input of another kind; of real targets `values`, in the labels' order."
+    values: list[float] | None = None
 
     def __str__(self) -> str:
         if self.values: return f'{self.name}: ' + ', '.join(f'{k} {v:.4g}' for k, v in zip(self.labels, self.values))
@@ -113,7 +115,9 @@ def predict_each(
             p, t = z.softmax(1).topk(top)
             for name, ps, ts, values in zip(told, p.tolist(), t.tolist(), z.tolist()):
                 name = name or str(next(number))
-                yield Prediction(name, names, [], values) if f.real else Prediction(name, [names[i] for i in ts], ps)
+                said = Prediction(name, names, []) if f.real else Prediction(name, [names[i] for i in ts], ps)
+                if f.real: said.values = values
+                yield said
                 bar.update()
 
 # %% ../nbs/54_predict.ipynb #0d4623b7

@@ -176,13 +176,13 @@ def evaluate(
     batch_size: int = 256, # at most; where memory does not suffice, it is halved
     precision: str = 'fp32', # as the model is; or bf16, fp16
     loss: str | Callable | None = None, # as in `fit`; None: cross-entropy, or, of real targets, mse
-    metrics: tuple[str, ...] = (), # more of them: balanced, average_precision, auc, or rmse, see `measure`
+    metrics: tuple[str, ...] | None = None, # more of them: balanced, average_precision, auc, or rmse, see `measure`
 ) -> Score:
     "Loss and accuracy of `model` on `split`, and other metrics, on the model's device, in its dtype."
     check_type('model', model, Reprogrammed, 'a Reprogrammed(prompt, source, mapping)')
     check_choice('precision', precision, PRECISIONS)
     real = getattr(split, 'real', False)
-    asked = check_metrics(metrics, real)
+    asked = check_metrics(metrics or (), real)
     return _scored(model, split, check_loss(loss or usual_loss(real), real), asked, batch_size, precision)
 
 # %% ../nbs/40_train.ipynb #abcc2874
@@ -951,7 +951,8 @@ def _checked_fit(model, task, progress, callback, how, **own):
 def _usual(task, own):
     "Loss and metric that nobody named"
     real = getattr(getattr(task, 'train', None), 'real', False)
-    metrics = tuple(own['metrics']) if isinstance(own['metrics'], list) else own['metrics']
+    metrics = () if own['metrics'] is None else own['metrics']
+    if isinstance(metrics, list): metrics = tuple(metrics)
     return dict(loss=own['loss'] or usual_loss(real), select=own['select'] or usual_metric(real), metrics=metrics)
 
 # %% ../nbs/40_train.ipynb #d6f7f9b1
@@ -996,7 +997,7 @@ def fit(
     loss: str | Callable | None = None, # cross-entropy, focal, binary, mse, or a function; None: as the targets are
     class_weight: str | list[float] | None = None, # of target labels in the loss: K numbers, or balanced; None: alike
     label_smoothing: float = 0., # share of a label that is spread over all of them, from 0 to 1
-    metrics: tuple[str, ...] = (), # measured beside it: balanced, average_precision, auc; rmse of real targets
+    metrics: tuple[str, ...] | None = None, # measured beside accuracy: balanced, average_precision, auc; or rmse
     select: str | None = None, # the metric that selects an epoch on validation; None: accuracy, or rmse
     shuffle: bool = True, # a new random order every epoch; otherwise the stored order
     augment: str | Callable | None = None, # +32, 224+32, trivial, resized-crop, ..., see `augmentation`; None: none
@@ -1013,8 +1014,7 @@ def fit(
     callback: Callback | None = None, # called after each epoch with its row of the log, see `Callback`
     **how: Unpack[How], # precision, layout, ..., see `Computing`; out, resume, on_nan, ..., see `Keeping`
 ) -> Result:
-    """Train prompt and mapping of `model` on `task`; the source stays as it is.
+    """Train prompt and mapping of `model` on `task`; the log begins with epoch 0, the mapping of one pass.
 
-    The log begins with epoch 0, the mapping of one pass, which training has to beat. An interrupt keeps what is
-    finished. `Diverged`, where the loss is no number any more, and `OSError` have the `result` so far."""
+    An interrupt keeps what is finished; `Diverged`, if the loss is no number, and `OSError` have a `result`."""
     return _checked_fit(**locals())
