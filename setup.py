@@ -15,7 +15,8 @@ class WithPages(build_py):
     "And the notebooks in nbs/, with what they read: `vrlit notebooks` copies them out of the package"
     def run(self):
         super().run()
-        kinds = '*.ipynb', '*.bib', 'images/*.png', *(f'experiments/*.{kind}' for kind in ('ipynb', 'csv', 'toml'))
+        read = [f'{folder}/*.{kind}' for folder in ('experiments', 'gallery') for kind in ('ipynb', 'csv', 'toml')]
+        kinds = '*.ipynb', '*.bib', 'images/*.png', *read
         for file in () if getattr(self, 'editable_mode', False) else (f for kind in kinds for f in Path('nbs').glob(kind)):
             to = Path(self.build_lib, 'vrlit', file)
             to.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ setup(
                  *(f'Programming Language :: Python :: {v}' for v in pythons)],
     python_requires=f'>={cfg["min_python"]}',
     packages=find_packages(include=['vrlit', 'vrlit.*']),
-    package_data={'vrlit': ['py.typed', '*.pyi', 'data/*.safetensors', 'data/*.json', 'data/*.html', 'data/*.toml']},
+    package_data={'vrlit': ['py.typed', '*.pyi', 'data/*.safetensors', 'data/*.json', 'data/*.html', 'data/*.toml', 'data/*.npz', 'data/*.md']},
     install_requires=cfg['requirements'].split(),
     cmdclass=dict(build_py=WithPages),
     extras_require={name: cfg[f'{name}_requirements'].split() for name in (

@@ -8,7 +8,7 @@ local words = {
   'CLIP', 'VP', 'TP', 'AttrVR', 'DVP', 'PRM', 'ECE',
 }
 local input = quarto and quarto.doc.input_file or PANDOC_STATE.input_files[1] or ''
-local glossary = (input:match('experiments/') and '../' or '') .. '90_glossary.ipynb#'
+local glossary = ((input:match('experiments/') or input:match('gallery/')) and '../' or '') .. '90_glossary.ipynb#'
 local is_glossary = input:match('90_glossary') ~= nil
 
 local function anchor(word) return 'word-' .. word:lower():gsub('+', 'plus'):gsub('[^%w]+', '-') end

@@ -8,7 +8,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / 'nbs'
-tested = sorted(NBS.glob('*.ipynb'))
+tested = [*sorted(NBS.glob('*.ipynb')), *sorted((NBS / 'gallery').glob('*.ipynb'))]
 notebooks = [*tested, *sorted((NBS / 'experiments').glob('*.ipynb'))]
 each = lambda paths: pytest.mark.parametrize('path', paths, ids=lambda p: p.relative_to(NBS).with_suffix('').as_posix())
 offline = dict.fromkeys(('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'), 'http://127.0.0.1:9') # nobody listens there

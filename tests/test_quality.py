@@ -62,7 +62,7 @@ clip
 train
 controls baselines official plots watching
 ladders
-theory
+theory gallery
 runs
 prediction reports bench sharing exporting grids claims search notebooks
 rows

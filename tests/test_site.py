@@ -66,7 +66,7 @@ FRAME = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="w
 def rendered(proc):
     "{page: its HTML file}, in a folder of their own"
     to = proc.parent / 'html'
-    shutil.copytree(proc / 'experiments', to / 'experiments', ignore=shutil.ignore_patterns('*.ipynb', '*.csv'))
+    for folder in 'experiments', 'gallery': shutil.copytree(proc / folder, to / folder, ignore=shutil.ignore_patterns('*.ipynb', '*.csv'))
     shutil.copy(proc / 'styles.css', to)
     options = '--from=markdown-implicit_figures --to=html --mathml --citeproc --metadata=link-citations --fail-if-warnings'.split()
     options += ['--csl=numbered.csl', '--bibliography=references.bib', *(f'--lua-filter={name}' for name in yaml.safe_load((proc / '_quarto.yml').read_text(encoding='utf-8'))['format']['html']['filters'])]

@@ -9,6 +9,7 @@ from . import cli as cli
 from . import clip as clip
 from . import controls as controls
 from . import exporting as exporting
+from . import gallery as gallery
 from . import grids as grids
 from . import help_texts as help_texts
 from . import ladders as ladders
@@ -118,6 +119,16 @@ from .controls import random_source as random_source
 from .exporting import Exported as Exported
 from .exporting import export as export
 from .exporting import folded_model as folded_model
+from .gallery.series import AttRNN as AttRNN
+from .gallery.series import ManyToOne as ManyToOne
+from .gallery.series import ManyToOneSimilarity as ManyToOneSimilarity
+from .gallery.series import Mel as Mel
+from .gallery.series import SeriesPrompt as SeriesPrompt
+from .gallery.series import load_attrnn as load_attrnn
+from .gallery.series import load_fsdd as load_fsdd
+from .gallery.series import load_ucr as load_ucr
+from .gallery.series import place_copies as place_copies
+from .gallery.series import sliced_wasserstein as sliced_wasserstein
 from .grids import Plan as Plan
 from .grids import Planned as Planned
 from .grids import full_configuration as full_configuration

@@ -47,6 +47,10 @@ def list_prompts() -> dict[str, type]:
     found = _classes('vrlit.pixels', 'vrlit.prompts.', 'vrlit.clip.')
     return {name: c for name, c in found.items() if '.prompts.' in c.__module__ or hasattr(c, 'recipes')}
 
+def _beyond_images() -> dict[str, type]:
+    "Parts for data that are no images, which runs know as well"
+    return _classes('vrlit.pixels', 'vrlit.gallery.')
+
 def list_mappings() -> dict[str, type]:
     "The label mappings that there are, by name."
     found = _classes('vrlit.mappings.', 'vrlit.clip.')
@@ -78,7 +82,7 @@ def build_prompt(
     seed: int = 0, # of what is drawn at its start
 ) -> nn.Module:
     "A prompt by name. `ValueError` for an unknown name, or arguments that it does not take."
-    return _build(text, 'prompt', list_prompts(), (source,), dict(seed=seed))
+    return _build(text, 'prompt', list_prompts() | _beyond_images(), (source,), dict(seed=seed))
 
 def build_mapping(
     text: str, # such as 'BLM(laplace=10)'; 'module:Name' for one of your own
@@ -89,7 +93,8 @@ def build_mapping(
     source: Any = None, # for a mapping that looks into it
 ) -> Any: # a label mapping
     "A label mapping by name. `ValueError` for an unknown name, or arguments that it does not take."
-    return _build(text, 'mapping', list_mappings(), (S, K), dict(seed=seed, names=names, source=source))
+    known, given = list_mappings() | _beyond_images(), dict(seed=seed, names=names, source=source)
+    return _build(text, 'mapping', known, (S, K), given)
 
 # %% ../nbs/44_runs.ipynb #745b6c43
 def _build(text, what, known, args, defaults):
@@ -118,6 +123,7 @@ def part_class(
 ) -> type[nn.Module]:
     "The class that is meant; nothing is built. `ValueError` for an unknown name, or arguments that it does not take."
     known = list_prompts() if check_choice('what', what, ('prompt', 'mapping')) == 'prompt' else list_mappings()
+    known |= _beyond_images()
     name, kwargs, inner = read_part(text, what, nested=True)
     for part in inner: part_class(part, what)
     cls = _class_of(name, what, known)

@@ -35,16 +35,16 @@ from .tasks import Split, Task, batches, fits_memory, progress_bar, shows_bars
 
 # %% ../nbs/40_train.ipynb #99f5ca4c
 def lr_factor(
-    schedule: str, # 'multistep' per epoch, 'cosine' per step down to 0, 'cosine-epoch' per epoch, or 'constant'
+    schedule: str, # 'multistep' per epoch, 'cosine' per step down to 0, 'cosine-epoch', 'inverse' per step, 'constant'
     t: float, # epochs done: 2.5 is the middle of the third
     epochs: int, # E
     milestones: tuple[float, ...] = (.5, .72), # of 'multistep': where it falls, as shares of the epochs
-    gamma: float = .1, # of 'multistep': what it is multiplied by there
+    gamma: float = .1, # of 'multistep': what it is multiplied by there; of 'inverse': 1 / (1 + gamma steps), as Keras
     warmup: int = 0, # steps over which it first rises; a cosine has the rest
     steps: int = 1, # in an epoch
 ) -> float:
     "What the learning rate is multiplied by. `ValueError` for an unknown schedule."
-    check_choice('schedule', schedule, ('multistep', 'cosine', 'cosine-epoch', 'constant'))
+    check_choice('schedule', schedule, ('multistep', 'cosine', 'inverse', 'cosine-epoch', 'constant'))
     check_number('t', t)
     check_whole('epochs', epochs)
     check_number('gamma', gamma)
@@ -54,6 +54,7 @@ def lr_factor(
     passed = sum(int(t) >= int(m * epochs + 1e-9) for m in milestones) # .29 of 100 is 29
     if schedule == 'multistep': return gamma ** passed
     if schedule == 'cosine': return (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+    if schedule == 'inverse': return 1 / (1 + gamma * (step - warmup))
     if schedule == 'cosine-epoch': return (1 + math.cos(math.pi * int(t) / epochs)) / 2
     return 1.
 
@@ -990,9 +991,9 @@ def fit(
     weight_decay: float | dict[str, float] = 0., # likewise
     momentum: float = 0., # of sgd
     clip_grad: float | dict[str, float] | None = None, # largest value in a gradient; or one by part; None: any
-    schedule: str = 'multistep', # multistep, cosine (per step), cosine-epoch or constant, see `lr_factor`
+    schedule: str = 'multistep', # multistep, cosine, cosine-epoch, inverse or constant, see `lr_factor`
     milestones: tuple[float, ...] = (.5, .72), # of multistep: where the learning rate falls, as shares of the epochs
-    gamma: float | dict[str, float] = .1, # of multistep: what it is multiplied by there
+    gamma: float | dict[str, float] = .1, # of multistep: what it is multiplied by there; of inverse: its decay
     warmup: int = 0, # steps over which the learning rate rises at first
     loss: str | Callable | None = None, # cross-entropy, focal, binary, mse, or a function; None: as the targets are
     class_weight: str | list[float] | None = None, # of target labels in the loss: K numbers, or balanced; None: alike

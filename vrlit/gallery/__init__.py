@@ -1,0 +1,1 @@
+"Beyond photographs: sources, prompts and tasks of other data."
