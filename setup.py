@@ -39,7 +39,7 @@ setup(
                  *(f'Programming Language :: Python :: {v}' for v in pythons)],
     python_requires=f'>={cfg["min_python"]}',
     packages=find_packages(include=['vrlit', 'vrlit.*']),
-    package_data={'vrlit': ['py.typed', '*.pyi', 'data/*.safetensors', 'data/*.json', 'data/*.html', 'data/*.toml', 'data/*.npz', 'data/*.md']},
+    package_data={'vrlit': ['py.typed', '*.pyi', *(f'data/*.{kind}' for kind in 'safetensors json html toml npz md'.split())]},
     install_requires=cfg['requirements'].split(),
     cmdclass=dict(build_py=WithPages),
     extras_require={name: cfg[f'{name}_requirements'].split() for name in (
