@@ -108,7 +108,7 @@ def mean_loss(
     return mean
 
 # %% ../nbs/39_losses.ipynb #3db0073a
-METRICS = dict( # what it is of: labels, real targets, or both; and how many answers it needs at once
+METRICS = dict( # what each is of: labels, real targets, or both
     accuracy=('labels',), balanced=('labels',), average_precision=('labels', 'real'), auc=('labels', 'real'),
     rmse=('real',))
 LOWER = 'rmse', # is better; of all others more

@@ -533,7 +533,6 @@ def batches(
     if order is None: order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
     elif generator is not None: raise ValueError('order: expected an order or a generator, got both')
     check_type('order', order, Tensor, 'indices, a tensor')
-    check_type('order', order, Tensor, 'indices, a tensor')
     if drop_last: order = order[:len(order) - len(order) % batch_size]
     order = order.to(home)
     sent = device.type == 'cuda' and home.type == 'cpu' # pinned memory is copied while the device computes

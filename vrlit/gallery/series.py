@@ -6,7 +6,7 @@
 __all__ = ['SPEECH_LABELS', 'DIGITS', 'UCR', 'Mel', 'AttRNN', 'load_attrnn', 'load_fsdd', 'load_ucr', 'place_copies',
            'SeriesPrompt', 'ManyToOne', 'ManyToOneSimilarity', 'sliced_wasserstein']
 
-# %% ../../nbs/gallery/61_voice2series.ipynb #e1a6d595
+# %% ../../nbs/gallery/61_voice2series.ipynb #b71d42a7
 import wave
 from importlib.resources import files
 from math import sqrt
@@ -24,7 +24,7 @@ from ..mappings.prototypes import Similarity
 from ..sources import Source, load_weights, read_weights
 from ..tasks import Task, make_task
 
-# %% ../../nbs/gallery/61_voice2series.ipynb #8050ff6a
+# %% ../../nbs/gallery/61_voice2series.ipynb #d09c698f
 SPEECH_LABELS = (*'unknown nine yes no up down left right on off stop go zero one two three four five six seven eight '
                  'backward bed bird cat dog follow forward'.split(), *(f'word {i}' for i in range(28, 36)))
 
@@ -48,7 +48,7 @@ class Mel(nn.Module):
         d = m - m.mean((1, 2), keepdim=True)
         return d / d.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-6) # silence has no deviation
 
-# %% ../../nbs/gallery/61_voice2series.ipynb #82bef30f
+# %% ../../nbs/gallery/61_voice2series.ipynb #f4700af9
 class AttRNN(nn.Module):
     """A recogniser of spoken commands: 16 kHz waveform -> 36 logits (Andrade et al., 2018; the source of Voice2Series).
 
@@ -75,7 +75,7 @@ class AttRNN(nn.Module):
         a = torch.einsum('bd,btd->bt', self.query(h[:, -1]), h).softmax(1)
         return self.out(self.fc2(F.relu(self.fc1(torch.einsum('bt,btd->bd', a, h)))))
 
-# %% ../../nbs/gallery/61_voice2series.ipynb #d6ecbf60
+# %% ../../nbs/gallery/61_voice2series.ipynb #147286a6
 def load_attrnn(
     weights: str | Path | bool = True, # True: the published ones, which are packaged; False: random; or a file
 ) -> Source: # 16,000 floats, a second of sound -> 36 words
@@ -89,7 +89,7 @@ def load_attrnn(
 
 def _in_its_place(name): return 'sound.mel' if name == 'mel' else name
 
-# %% ../../nbs/gallery/61_voice2series.ipynb #b6e122e8
+# %% ../../nbs/gallery/61_voice2series.ipynb #9a070633
 DIGITS = 'zero one two three four five six seven eight nine'.split()
 
 def load_fsdd(
@@ -106,7 +106,7 @@ def load_fsdd(
     return make_task('spoken digits', (x[~test], y[~test]), (x[test], y[test]), DIGITS, val, seed, kind='tensors',
                      provenance='Free Spoken Digit Dataset, takes 0 to 4 to test')
 
-# %% ../../nbs/gallery/61_voice2series.ipynb #193f2326
+# %% ../../nbs/gallery/61_voice2series.ipynb #6c76685b
 def _packaged_clips() -> list[tuple[np.ndarray, int, int]]: # samples at 8 kHz, digit, take
     with (files('vrlit') / 'data' / 'fsdd.npz').open('rb') as f, np.load(f) as d:
         parts = np.split(d['audio'], d['offset'][1:-1])
@@ -132,7 +132,7 @@ def _one_second(samples) -> Tensor: # [16000]
     before = (16000 - len(v)) // 2
     return F.pad(v, (before, 16000 - len(v) - before))
 
-# %% ../../nbs/gallery/61_voice2series.ipynb #e09f3448
+# %% ../../nbs/gallery/61_voice2series.ipynb #d8081f3e
 UCR = dict( # sets that are packaged: names of their labels, in order
     ecg200=('ischemia', 'normal'), earthquakes=('quiet', 'major'))
 
@@ -159,7 +159,7 @@ def _packaged_series(name):
     with (files('vrlit') / 'data' / f'{name}.npz').open('rb') as f, np.load(f) as d:
         return {k: (d[f'x_{k}'], d[f'y_{k}']) for k in ('train', 'test')}
 
-# %% ../../nbs/gallery/61_voice2series.ipynb #d3082f46
+# %% ../../nbs/gallery/61_voice2series.ipynb #586b1ef7
 def _read_tsv(file):
     "Series [N, T] and labels [N] of a file of the archive: a label, and then the values, on each line"
     if not file.is_file():
@@ -170,7 +170,7 @@ def _read_tsv(file):
     if rows.shape[1] < 2: raise ValueError(f'{file}: expected a label and values on each line, got one number')
     return rows[:, 1:], rows[:, 0]
 
-# %% ../../nbs/gallery/61_voice2series.ipynb #f16583e0
+# %% ../../nbs/gallery/61_voice2series.ipynb #feda3d5c
 def _window(source) -> int:
     "T, where the source takes waveforms"
     shape = check_type('source', source, Source, 'a source').shape
@@ -191,7 +191,7 @@ def place_copies(
         z[:, start:start + t] = x
     return z
 
-# %% ../../nbs/gallery/61_voice2series.ipynb #3fb53ca0
+# %% ../../nbs/gallery/61_voice2series.ipynb #49c16baf
 class SeriesPrompt(nn.Module):
     """`f_in(x) = Pad_m(x) + M * theta`: copies of a series in a learned waveform (Yang et al., ICML 2021).
 
@@ -229,13 +229,13 @@ class SeriesPrompt(nn.Module):
 
     def extra_repr(self) -> str: return f'{self.copies} x {self.length} in {len(self.theta):,}'
 
-# %% ../../nbs/gallery/61_voice2series.ipynb #8488877f
+# %% ../../nbs/gallery/61_voice2series.ipynb #b80d4b9f
 SeriesPrompt.recipes = dict(
     paper=dict(epochs=100, batch_size=32, optimizer='adam', lr=.05, weight_decay=.08, # L2 .04
                schedule='inverse', gamma=.48), # the program's decay; the paper tells none
     speech=dict(epochs=50, batch_size=32, optimizer='adam', lr=.001, weight_decay=.1, schedule='constant')) # Yen et al.
 
-# %% ../../nbs/gallery/61_voice2series.ipynb #3a7f8892
+# %% ../../nbs/gallery/61_voice2series.ipynb #21eecbc3
 class _OfProbabilities(nn.Module):
     "The mapping below, of probabilities instead of logits; its logarithm"
     def forward(self,
@@ -245,8 +245,8 @@ class _OfProbabilities(nn.Module):
         return super().forward(logits.softmax(1)).clamp_min(1e-12).log()
 
 class ManyToOne(_OfProbabilities, RLM):
-    """`log mean_m p[sequence[t, m]]`: source labels by lot, the same number for each target label (Yang et al. 2021,
-    section 3.2)."""
+    """`log mean_m p[sequence[t, m]]`: source labels by lot, the same number for each target label (Yang et al.,
+    ICML 2021)."""
     def __init__(self,
         S: int, # number of source labels
         K: int, # number of target labels
@@ -258,7 +258,7 @@ class ManyToOne(_OfProbabilities, RLM):
 class ManyToOneSimilarity(_OfProbabilities, Similarity):
     "`Similarity`, of probabilities, as Yen et al. (Interspeech 2023) average them; its arguments are those of that."
 
-# %% ../../nbs/gallery/61_voice2series.ipynb #b0443822
+# %% ../../nbs/gallery/61_voice2series.ipynb #fad4ec52
 def sliced_wasserstein(
     a: Tensor, # [N, D], a cloud
     b: Tensor, # [M, D], another
