@@ -245,7 +245,7 @@ def test_lists(tmp_path):
     lists = {kind: vrlit('list', kind, cwd=tmp_path)[0] for kind in ('sources', 'tasks', 'prompts', 'mappings')}
     assert 'embedded' in lists['sources'] and 'clip/ViT-B-32' in lists['sources'].splitlines() and 'torchvision/resnet18' in lists['sources'].splitlines()
     assert re.search(r'^gtsrb +43 German traffic signs', lists['tasks'], re.M)
-    assert re.search(r'^Padding\(inner=None\)\n    .*learned frame', lists['prompts'], re.M)
+    assert re.search(r"^Padding\(inner=None, squash='sigmoid'\)\n    .*learned frame", lists['prompts'], re.M)
     assert re.search(r'^Discriminant\(.*\n    .*\n    .*both less their mean over target labels\.$', lists['mappings'], re.M) # the whole paragraph
     mappings = {name for name in dir(vr) if inspect.isclass(c := getattr(vr, name)) and hasattr(c, 'wants') and issubclass(c, torch.nn.Module)}
     assert {line.partition('(')[0] for line in lists['mappings'].splitlines() if line[0] != ' '} == mappings >= {'ILM', 'BLMPlus', 'SeMap', 'FullyMap'}

@@ -119,6 +119,13 @@ from .controls import random_source as random_source
 from .exporting import Exported as Exported
 from .exporting import export as export
 from .exporting import folded_model as folded_model
+from .gallery.layers import InputLayer as InputLayer
+from .gallery.programs import ring as ring
+from .gallery.sequences import DealtLabels as DealtLabels
+from .gallery.sequences import SequencePrompt as SequencePrompt
+from .gallery.sequences import as_tokens as as_tokens
+from .gallery.sequences import lay_out as lay_out
+from .gallery.sequences import load_splice as load_splice
 from .gallery.series import AttRNN as AttRNN
 from .gallery.series import ManyToOne as ManyToOne
 from .gallery.series import ManyToOneSimilarity as ManyToOneSimilarity
@@ -129,6 +136,9 @@ from .gallery.series import load_fsdd as load_fsdd
 from .gallery.series import load_ucr as load_ucr
 from .gallery.series import place_copies as place_copies
 from .gallery.series import sliced_wasserstein as sliced_wasserstein
+from .gallery.tables import TablePrompt as TablePrompt
+from .gallery.tables import load_table as load_table
+from .gallery.tables import tile_places as tile_places
 from .grids import Plan as Plan
 from .grids import Planned as Planned
 from .grids import full_configuration as full_configuration

@@ -65,6 +65,12 @@ def constant_images(
     one = torch.full((1, *split.shape), 128 * pictures, dtype=torch.uint8 if pictures else split.images.dtype)
     return Split(one.expand(len(split), *split.shape).to(split.y.device), split.y, kind=split.kind, real=split.real)
 
+# %% ../nbs/45_controls.ipynb #4609373d
+def _with_source(model, source):
+    "Copies of prompt and mapping around it; a part that holds the model's source holds this one instead"
+    part = lambda p: copy.deepcopy(p, {id(model.source): source})
+    return Reprogrammed(part(model.prompt), source, part(model.mapping))
+
 # %% ../nbs/45_controls.ipynb #db6759b6
 CONTROLS = ('random', 'constant')
 
@@ -77,15 +83,14 @@ def control_model(
     """What to train in comparison: the same prompt and mapping, as they are now, and one thing changed.
 
     'random' is a random source, 'constant' are images that show nothing."""
-    source, prompt, mapping = model.source, copy.deepcopy(model.prompt), copy.deepcopy(model.mapping)
     if name == 'random':
-        x = task.train[:256][0].to(next(model.parameters()).device)
-        with torch.no_grad(): source = random_source(source, prompt.eval()(x), seed)
-    else:
-        task = copy.copy(task)
-        for k in 'train', 'val', 'test':
-            if getattr(task, k) is not None: setattr(task, k, constant_images(getattr(task, k)))
-    return Reprogrammed(prompt, source, mapping), task
+        x, same = task.train[:256][0].to(next(model.parameters()).device), _with_source(model, model.source)
+        with torch.no_grad(): source = random_source(model.source, same.prompt.eval()(x), seed)
+        return _with_source(model, source), task
+    task = copy.copy(task)
+    for k in 'train', 'val', 'test':
+        if getattr(task, k) is not None: setattr(task, k, constant_images(getattr(task, k)))
+    return _with_source(model, model.source), task
 
 # %% ../nbs/45_controls.ipynb #c0de0003
 @dataclass(repr=False)
@@ -160,7 +165,7 @@ def compare(
 
 def _control(model, initial, task, name, settings, progress):
     "The result of one control; None if it was interrupted"
-    fresh = Reprogrammed(copy.deepcopy(model.prompt), model.source, copy.deepcopy(model.mapping)).load_adapter(initial)
+    fresh = _with_source(model, model.source).load_adapter(initial)
     try: result = fit(*control_model(fresh, task, name, settings['seed']), **settings, progress=progress)
     except KeyboardInterrupt: result = None
     if result is not None and not result.interrupted: return result

@@ -50,6 +50,7 @@ def show_images(
 def _draw_image(ax, image):
     x = image.detach().cpu()
     if x.ndim == 1: return _draw_series(ax, x)
+    if x.ndim == 3 and len(x) not in (1, 3): x = x[0] # of states the first channel
     if x.dtype != torch.uint8: x = x.float().clamp(-1 if x.ndim == 2 else 0, 1)
     if x.ndim == 2: ax.imshow(x.numpy(), cmap='PuOr_r', vmin=-1, vmax=1)
     else: ax.imshow(x.expand(3, -1, -1).permute(1, 2, 0).numpy())

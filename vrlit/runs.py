@@ -223,7 +223,9 @@ def _check_words(model, config, task):
         raise ValueError(f'{what}: built from {config[what]!r} it would compute something else; '
                          'keep every argument of its __init__ as an attribute of the same name')
 
-def _side(model): return (model.reading or {}).get('size', 32) # of the task's images
+def _side(model): # of the task's images; None: they are none
+    reading = model.reading or {}
+    return reading.get('size', None if 'shape' in reading else 32)
 
 def _built_model(config, source, labels):
     "The model that the words tell, untrained"
@@ -339,6 +341,7 @@ def _write_pictures(folder, model, task, result):
     result.plot(Figure(figsize=(10, 2.4), layout='constrained')).savefig(folder / 'curves.png', dpi=100)
     if not model.source.size: return
     side = task.size if task else _side(model)
+    if not side: return # what is prompted is no image
     empty = prompted(model, torch.full((1, 3, side, side), 128, dtype=torch.uint8))[0]
     rgb = (empty * 255).round().byte().expand(3, -1, -1).permute(1, 2, 0)
     Image.fromarray(rgb.numpy()).save(folder / 'pattern.png')

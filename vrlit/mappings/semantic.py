@@ -61,7 +61,9 @@ def similarity(
         if templates is not None:
             raise ValueError('templates: without an encoder there is nothing that could read them')
         from sklearn.feature_extraction.text import TfidfVectorizer
-        words = TfidfVectorizer(stop_words='english').fit(texts := descriptions(source_names))
+        words, texts = TfidfVectorizer(stop_words='english'), descriptions(source_names)
+        if not any(map(words.build_analyzer(), texts)): return torch.zeros(len(texts), len(target_names)) # such as '7'
+        words.fit(texts)
         return torch.from_numpy((words.transform(texts) @ words.transform(target_names).T).toarray()).float()
     if not callable(encoder): raise TypeError(f'encoder: expected a function of texts, got {what_came(encoder)}')
     templates = ['{}'] if templates is None else check_names('templates', templates)

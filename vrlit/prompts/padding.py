@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import check_source, check_whole
+from ..checks import check_choice, check_source, check_whole
 from ..pixels import Pixels
 from ..recipes import paper_clean_fast
 from ..sources import Source
@@ -30,7 +30,8 @@ class Padding(nn.Module):
     CVPR 2023).
 
     The pattern starts at 0, so the frame starts out grey: sigmoid(0) = 0.5, as in the published code. The paper's
-    algorithm speaks of no prompt at all there, and the first label mapping sees the difference."""
+    algorithm speaks of no prompt at all there, and the first label mapping sees the difference. With squash='tanh' it
+    is `pad(x) + tanh(W * M)` of Elsayed et al. (ICLR 2019), whose pixels are in -1..1."""
     pattern: nn.Parameter # delta, [C, H, H]
     mask: Tensor # M, [1, H, H]
     r: Pixels
@@ -40,11 +41,13 @@ class Padding(nn.Module):
     def __init__(self,
         source: Source, # tells H, mean and std
         inner: int | None = None, # h, side of the image inside the frame; None: half of H. Published: 32, or 128 of 224
+        squash: str = 'sigmoid', # or 'tanh': (1 + tanh(delta)) / 2, which is sigmoid(2 delta)
     ):
         super().__init__()
         H = check_source(source).size
         h = check_whole('inner', H // 2 if inner is None else inner, 1, H)
         self.inner, self.margins, self.r = h, margins(h, H), Pixels(source, h)
+        self.squash = check_choice('squash', squash, ('sigmoid', 'tanh'))
         self.pattern = nn.Parameter(torch.zeros(len(source.mean), H, H))  # delta
         self.register_buffer('mask', F.pad(torch.zeros(1, h, h), self.margins, value=1), persistent=False)  # M
 
@@ -52,7 +55,8 @@ class Padding(nn.Module):
         x: Tensor, # a batch [B, C, ., .]: uint8, or floats in [0, 1]
     ) -> Tensor: # the source's input [B, C, H, H]
         "Resize to `inner` unless it is that size already, pad, add the pattern, normalise."
-        return self.r.normalise(F.pad(self.r(x), self.margins) + self.mask * self.pattern.sigmoid())
+        frame = self.pattern.sigmoid() if self.squash == 'sigmoid' else (1 + self.pattern.tanh()) / 2
+        return self.r.normalise(F.pad(self.r(x), self.margins) + self.mask * frame)
 
     def extra_repr(self) -> str:
         C, H, _ = self.pattern.shape
