@@ -9,6 +9,7 @@ import numpy as np, pytest, torch, vrlit as vr
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from types import SimpleNamespace
+from vrlit import gallery
 from test_doors import data, model, quick, source
 
 MANY = int(os.environ.get('VRLIT_FUZZ', 1))
@@ -40,6 +41,7 @@ odd = st.sampled_from(ODD)
 F, T = source(), vr.make_task('t', data(24), data(24, seed=1), val=.25)
 TEXTS = ['a cat', 'a dog', 'the sun', 'x']
 
+CELLS = vr.load_mnist_automaton(steps=2)
 FITTED = model()
 KEPT_RUN = vr.save_run(Path(tempfile.mkdtemp()) / 'run', FITTED, T, vr.fit(FITTED, T, **quick))
 
@@ -129,6 +131,20 @@ def doors():
         build_prompt=(vr.build_prompt, dict(text='Padding(inner=4)', source=F, seed=0)),
         ladder=(vr.ladder, dict(task=T, sources=F, minutes=0., batch_size=8, seed=0, device='cpu', memory=.5, progress=False)),
         build_mapping=(vr.build_mapping, dict(text='ILM', S=12, K=4, names=None, seed=0, source=F)),
+        as_tokens=(gallery.sequences.as_tokens, dict(texts=['ACG', 'TTT'], alphabet='ACGT')),
+        load_splice=(gallery.sequences.load_splice, dict(train=40, val=.1, seed=0)),
+        load_table=(gallery.tables.load_table, dict(name='wine', rare=None, val=.15, seed=0)),
+        load_mnist_test=(gallery.automata.load_mnist_test, dict(root=None, kind='tensors', val=.1, seed=0)),
+        ring=(gallery.programs.ring, dict(source=F, inner=8, width=1)),
+        SymmetricMatrix=(gallery.automata.SymmetricMatrix, dict(n=3, symmetric=True)),
+        one_cell=(gallery.automata.one_cell, dict(side=5)),
+        load_mnist_automaton=(gallery.automata.load_mnist_automaton, dict(weights=True, steps=2)),
+        StateMatrix=(gallery.automata.StateMatrix, dict(source=CELLS, symmetric=True)),
+        Strangers=(gallery.automata.Strangers, dict(source=CELLS, share=.1, seed=0)),
+        TablePrompt=(lambda **kw: gallery.tables.TablePrompt(**kw)(torch.randn(2, 5)), dict(source=F, features=5, rows=torch.randn(9, 5), strength=1.)),
+        SequencePrompt=(lambda **kw: gallery.sequences.SequencePrompt(**kw)(torch.zeros(2, 5).long()), dict(source=F, length=5, vocabulary=4, base=None, alpha=.2, seed=0)),
+        DealtLabels=(gallery.sequences.DealtLabels, dict(S=12, K=4, source=F, first=None, per_target=2, seed=0)),
+        InputLayer=(lambda **kw: gallery.layers.InputLayer(**kw)(x[:1]), dict(source=F, kernel=3)),
         least_error=(vr.least_error, dict(prompt=vr.Watermark(F), x=x, target=torch.rand(24, 3, 16, 16))))
     for name, (cls, more) in dict(Padding=(vr.Padding, dict(inner=8)), Watermark=(vr.Watermark, dict(width=4, init=0., seed=0)), Patch=(vr.Patch, dict(side=4, random=False, init=1., seed=0)), SMM=(vr.SMM, dict(patch=4, layers=5, channels=3, train_body=True, seed=0)),
                                   LowRank=(vr.LowRank, dict(rank=2, init=.01, seed=0)), Scale=(vr.Scale, dict(inner=8, scale=1., normalised=True)), AffineColor=(vr.AffineColor, dict(scale=1.)), EVP=(vr.EVP, dict(width=3)), Resized=(vr.Resized, dict(mode='bilinear'))).items():

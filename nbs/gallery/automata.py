@@ -2,7 +2,7 @@
 
     python nbs/gallery/automata.py FOLDER
 
-makes the rows that are missing, and may be stopped and started again. 62_automata.ipynb reads them. The folder has the
+makes the rows that are missing, and may be stopped and started again. 62_cellular.ipynb reads them. The folder has the
 files of MNIST's 10,000 test digits, of which 8,000 train; without it the rows of the 600 packaged ones are made. Nothing
 is selected: the last of the epochs counts.
 """

@@ -2,7 +2,7 @@
 
     python nbs/gallery/lizard.py
 
-trains what is missing, ten minutes each on one core; 62_automata.ipynb reads it. The reprogramming of Randazzo et al.
+trains what is missing, ten minutes each on one core; 62_cellular.ipynb reads it. The reprogramming of Randazzo et al.
 (Distill 2021), with 600 steps instead of 8,000: half of each batch begins with one cell, half with a lizard of a pool,
 which goes back there as it has become.
 """

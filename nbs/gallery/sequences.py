@@ -43,6 +43,6 @@ def trained(_, kind, base, mapping, seed, epochs):
 
 WANTED = [(kind, 'none', 'discriminant', seed, 0) for seed in range(3) for kind in ('real', 'random')]
 WANTED += [(kind, base, 'dealt', 0, 10) for base in ('none', 'photograph') for kind in ('real', 'random')]
-WANTED += [(kind, 'none', 'dealt', 1, 10) for kind in ('real', 'random')]
+WANTED += [(kind, base, 'dealt', 1, 10) for base in ('none', 'photograph') for kind in ('real', 'random')]
 
 if __name__ == '__main__': make(HERE / 'sequences.csv', COLUMNS, WANTED, trained)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['as_tokens', 'load_splice', 'lay_out', 'SequencePrompt', 'DealtLabels']
 
-# %% ../../nbs/gallery/63_sequences.ipynb #0a4d36df
+# %% ../../nbs/gallery/63_sequences.ipynb #a1b34f01
 from importlib.resources import files
 from math import ceil, sqrt
 from typing import Any
@@ -21,14 +21,14 @@ from ..pixels import Pixels
 from ..sources import Source
 from ..tasks import Task, make_task
 
-# %% ../../nbs/gallery/63_sequences.ipynb #9b09fa6f
+# %% ../../nbs/gallery/63_sequences.ipynb #10ce3da9
 def as_tokens(
     texts: list[str], # N sequences of the same length
     alphabet: str = 'ACGT',
 ) -> Tensor: # [N, L], int64
     "The place of each letter in the alphabet. `ValueError` says where a letter is that is not in it."
     number = {letter: i for i, letter in enumerate(check_type('alphabet', alphabet, str, 'the letters'))}
-    if isinstance(texts, str) or not all(isinstance(t, str) for t in texts):
+    if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(t, str) for t in texts):
         raise ValueError(f'texts: expected a list of sequences, got {what_came(texts)}')
     for n, text in enumerate(texts):
         if len(text) != len(texts[0]):
@@ -37,7 +37,7 @@ def as_tokens(
             raise ValueError(f'texts: expected letters of {alphabet!r}, got {text[i]!r} in number {n}, place {i}')
     return torch.tensor([[number[letter] for letter in text] for text in texts])
 
-# %% ../../nbs/gallery/63_sequences.ipynb #7e6fa773
+# %% ../../nbs/gallery/63_sequences.ipynb #4c6d5ff4
 def load_splice(
     train: int | None = None, # how many of the sequences train; None: two thirds
     val: float = .1, # share of these for model selection
@@ -52,7 +52,7 @@ def load_splice(
     return make_task('splice junctions', (x[few], y[few]), (x[test], y[test]), ['EI', 'IE', 'N'], val, seed,
                      'UCI, a third of it to test', kind='tensors')
 
-# %% ../../nbs/gallery/63_sequences.ipynb #0cd8afc5
+# %% ../../nbs/gallery/63_sequences.ipynb #fba6b1e5
 def lay_out(
     patches: Tensor, # [B, L, C, p, p]
     side: int, # H, of the canvas
@@ -71,7 +71,7 @@ def _checked_tokens(x, length, vocabulary):
         raise ValueError(f'x: expected tokens from 0 to {vocabulary - 1}, got {int(x.min())} to {int(x.max())}')
     return x
 
-# %% ../../nbs/gallery/63_sequences.ipynb #6658215b
+# %% ../../nbs/gallery/63_sequences.ipynb #44d095dd
 class SequencePrompt(nn.Module):
     """`f_in(x)`: a learned patch for each token, side by side in reading order (Neekhara et al., WACV 2022).
 
@@ -112,12 +112,12 @@ class SequencePrompt(nn.Module):
         z = self.canvas(x)
         return self.r.normalise((1 + z) / 2 if self.base is None else (self.base + self.alpha * z).clamp(0, 1))
 
-# %% ../../nbs/gallery/63_sequences.ipynb #7d2f4533
+# %% ../../nbs/gallery/63_sequences.ipynb #68db24cc
 SequencePrompt.recipes = dict(
     paper=dict(epochs=200, batch_size=4, optimizer='adam', lr=.001, schedule='constant'), # 100,000 steps
     example=dict(epochs=12, batch_size=16, optimizer='adam', lr=.05, schedule='cosine'))
 
-# %% ../../nbs/gallery/63_sequences.ipynb #9b6478c6
+# %% ../../nbs/gallery/63_sequences.ipynb #62a12989
 class DealtLabels(RLM):
     """`max_m f_pre(.)[sequence[t, m]]`: labels dealt in turn, from the one of the lowest logit on a first image on
     (Neekhara et al., WACV 2022)."""
@@ -130,12 +130,17 @@ class DealtLabels(RLM):
         per_target: int = 10, # m
         seed: int = 0, # of the random numbers
     ):
-        dealt = torch.arange(check_whole('per_target', per_target) * K).view(-1, K).T
+        dealt = torch.arange(check_whole('per_target', per_target) * check_whole('K', K)).view(-1, K).T
         super().__init__(S, K, dealt, per_target=per_target, seed=seed)
         if source is None: return
-        g = torch.Generator().manual_seed(seed)
-        x = torch.randn(1, *check_type('source', source, Source, 'a source').shape, generator=g)
-        with torch.no_grad(): order = source(x if first is None else first.unsqueeze(0))[0].argsort()
+        shape, g = check_type('source', source, Source, 'a source').shape, torch.Generator().manual_seed(seed)
+        if source.S != S: raise ValueError(f'source: expected one of {S} labels, got {source.S}')
+        x = torch.randn(1, *shape, generator=g)
+        if first is not None: x = check_type('first', first, Tensor, 'an input of the source, a tensor').unsqueeze(0)
+        if x.shape[1:] != shape or not x.is_floating_point():
+            came = f'{x.dtype} {list(x.shape[1:])}'
+            raise ValueError(f'first: expected floats {list(shape)}, as the source takes, got {came}')
+        with torch.no_grad(): order = source(x)[0].argsort()
         self.sequence = order.cpu()[dealt]
 
     def forward(self,
