@@ -6,7 +6,7 @@
 __all__ = ['SOBEL', 'load_mnist_test', 'Cells', 'Lot', 'MnistRule', 'Automaton', 'load_mnist_automaton', 'SymmetricMatrix',
            'StateProgram', 'StateMatrix', 'Strangers', 'GrowingRule', 'is_alive', 'load_lizard', 'one_cell', 'grow']
 
-# %% ../../nbs/gallery/62_cellular.ipynb #b635d807
+# %% ../../nbs/gallery/62_cellular.ipynb #ff440b77
 import copy, gzip
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +21,7 @@ from ..checks import check_choice, check_flag, check_number, check_seed, check_t
 from ..sources import Source, load_weights, read_weights
 from ..tasks import Task, make_task
 
-# %% ../../nbs/gallery/62_cellular.ipynb #529b9110
+# %% ../../nbs/gallery/62_cellular.ipynb #93118bb9
 def load_mnist_test(
     root: str | Path | None = None, # a folder with t10k-images-idx3-ubyte.gz and labels; None: 1,000 packaged digits
     kind: str = 'tensors', # floats [28, 28] in 0..1; 'images': bytes [1, 28, 28]
@@ -50,7 +50,7 @@ def _idx_digits(root):
     except FileNotFoundError as e: raise FileNotFoundError(f'root: there is no {e.filename}') from None
     return torch.from_numpy(x.reshape(-1, 28, 28).copy()), torch.from_numpy(y.copy()).long()
 
-# %% ../../nbs/gallery/62_cellular.ipynb #ff29d532
+# %% ../../nbs/gallery/62_cellular.ipynb #40694b3b
 class Cells:
     "The living cells of a batch of digits, and who is next to whom."
     ink: Tensor # [B, H, W]
@@ -89,7 +89,7 @@ class Cells:
         total = state.new_zeros(B, state.shape[1]).index_add(0, image, state)
         return total / image.bincount(minlength=B).clamp_min(1).unsqueeze(1)
 
-# %% ../../nbs/gallery/62_cellular.ipynb #880bc0cb
+# %% ../../nbs/gallery/62_cellular.ipynb #b63432ba
 class Lot:
     """What chance decides in one step: whose turn it is, and the noise.
 
@@ -107,7 +107,7 @@ class Lot:
             turn, noise = torch.rand(H, W, 1, generator=g), torch.randn(H, W, 19, generator=g)
             self.turn, self.noise = (v.to(cells.ink.device)[i, j] for v in (turn, noise))
 
-# %% ../../nbs/gallery/62_cellular.ipynb #e42c6b6c
+# %% ../../nbs/gallery/62_cellular.ipynb #03fcccd9
 class MnistRule(nn.Module):
     "One step of the self-classifying automaton, 22,499 weights (Randazzo et al., Distill 2020)."
     def __init__(self):
@@ -135,7 +135,7 @@ class MnistRule(nn.Module):
         "One step: half of the cells take their turn, with noise of .02."
         return state + (self.change(state, cells) + .02 * lot.noise) * (lot.turn <= .5)
 
-# %% ../../nbs/gallery/62_cellular.ipynb #c76d1210
+# %% ../../nbs/gallery/62_cellular.ipynb #c1b11da0
 class Automaton(nn.Module):
     "Digits, or the states of their cells, to ten votes each: the mean over the living cells after the last step."
     def __init__(self,
@@ -171,7 +171,7 @@ def load_mnist_automaton(
 
 def _packaged(name): return Path(str(files('vrlit') / 'data' / f'{name}.safetensors'))
 
-# %% ../../nbs/gallery/62_cellular.ipynb #6dec6b37
+# %% ../../nbs/gallery/62_cellular.ipynb #02a07c59
 class SymmetricMatrix(nn.Module):
     "`P(s) = s A` with `A` symmetric, the identity at first (Randazzo et al., Distill 2021)."
     numbers: nn.Parameter # [n (n + 1) / 2], or [n * n]
@@ -198,7 +198,7 @@ class SymmetricMatrix(nn.Module):
         "All cells' states, transformed."
         return state @ self.matrix()
 
-# %% ../../nbs/gallery/62_cellular.ipynb #81dfb717
+# %% ../../nbs/gallery/62_cellular.ipynb #e1480061
 class StateProgram(nn.Module):
     """`f_in`: all steps of an automaton but the last, with a program between each two.
 
@@ -237,7 +237,7 @@ class StateProgram(nn.Module):
             state = self.before(self.step(state, cells, Lot(cells, None if self.training else t)))
         return cells.dense(state)
 
-# %% ../../nbs/gallery/62_cellular.ipynb #7fc5b004
+# %% ../../nbs/gallery/62_cellular.ipynb #5bdccdc2
 class StateMatrix(StateProgram):
     "A symmetric matrix on the state of all cells, before each step (Randazzo et al., Distill 2021)."
     def __init__(self,
@@ -251,7 +251,7 @@ class StateMatrix(StateProgram):
         "`s A`"
         return self.A(state)
 
-# %% ../../nbs/gallery/62_cellular.ipynb #3bf2fd5a
+# %% ../../nbs/gallery/62_cellular.ipynb #d27f06aa
 class Strangers(StateProgram):
     """Some of the cells follow a rule of their own, which is learned and begins as the source's (the adversary of
     Randazzo et al., Distill 2021). The last step is the source's, for all."""
@@ -275,11 +275,11 @@ class Strangers(StateProgram):
         "Each cell by its rule."
         return torch.where(self.here, self.rule(state, cells, lot), super().step(state, cells, lot))
 
-# %% ../../nbs/gallery/62_cellular.ipynb #50bf2490
+# %% ../../nbs/gallery/62_cellular.ipynb #4b0ed6f6
 StateProgram.recipes = dict(example=dict(epochs=20, batch_size=16, optimizer='adam', lr=.01, schedule='cosine',
                                          clip_grad=1.))
 
-# %% ../../nbs/gallery/62_cellular.ipynb #1a46a455
+# %% ../../nbs/gallery/62_cellular.ipynb #93d89d0e
 SOBEL = ((-1., 0, 1), (-2, 0, 2), (-1, 0, 1)) # by 8: what changes from left to right
 
 class GrowingRule(nn.Module):
@@ -314,7 +314,7 @@ def load_lizard(
     load_weights(rule, read_weights(file), str(file))
     return rule.requires_grad_(False).eval()
 
-# %% ../../nbs/gallery/62_cellular.ipynb #9b978897
+# %% ../../nbs/gallery/62_cellular.ipynb #b02a6ad2
 def one_cell(
     side: int = 48, # of the picture
 ) -> Tensor: # [1, 16, side, side]
