@@ -139,6 +139,7 @@ def doors():
         SymmetricMatrix=(gallery.automata.SymmetricMatrix, dict(n=3, symmetric=True)),
         one_cell=(gallery.automata.one_cell, dict(side=5)),
         load_mnist_automaton=(gallery.automata.load_mnist_automaton, dict(weights=True, steps=2)),
+        load_attrnn=(gallery.series.load_attrnn, dict(weights=False)),
         StateMatrix=(gallery.automata.StateMatrix, dict(source=CELLS, symmetric=True)),
         Strangers=(gallery.automata.Strangers, dict(source=CELLS, share=.1, seed=0)),
         TablePrompt=(lambda **kw: gallery.tables.TablePrompt(**kw)(torch.randn(2, 5)), dict(source=F, features=5, rows=torch.randn(9, 5), strength=1.)),

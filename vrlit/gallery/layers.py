@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['InputLayer']
 
-# %% ../../nbs/gallery/66_trainable_in_and_out.ipynb #6d29af09
+# %% ../../nbs/gallery/66_trainable_in_and_out.ipynb #f6c9adaf
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from ..checks import check_source, check_whole
 from ..pixels import Pixels
 from ..sources import Source
 
-# %% ../../nbs/gallery/66_trainable_in_and_out.ipynb #5428a1f9
+# %% ../../nbs/gallery/66_trainable_in_and_out.ipynb #9b39a44d
 class InputLayer(nn.Module):
     "`f_in(x) = (K * r(x) + b - mean) / std`: a convolution from colours to colours, the identity before it is trained."
     recipes: dict[str, dict[str, Any]]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ring']
 
-# %% ../../nbs/gallery/65_first_programs.ipynb #7fd0be84
+# %% ../../nbs/gallery/65_first_programs.ipynb #ef8c8c1f
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +14,7 @@ from ..checks import check_source, check_whole
 from ..prompts.padding import margins
 from ..sources import Source
 
-# %% ../../nbs/gallery/65_first_programs.ipynb #6eb46979
+# %% ../../nbs/gallery/65_first_programs.ipynb #2c93d950
 def ring(
     source: Source, # tells H; takes images
     inner: int, # h, side of the picture in the middle

@@ -80,8 +80,9 @@ def load_attrnn(
     weights: str | Path | bool = True, # True: the published ones, which are packaged; False: random; or a file
 ) -> Source: # 16,000 floats, a second of sound -> 36 words
     "The speech recogniser of Voice2Series as a source. Errors as `read_weights` and `load_weights`."
-    model = AttRNN()
-    file = Path(str(files('vrlit') / 'data' / 'attrnn.safetensors' if weights is True else weights))
+    check_type('weights', weights, (bool, str, Path), 'True, False or a file')
+    packaged = Path(str(files('vrlit') / 'data' / 'attrnn.safetensors'))
+    model, file = AttRNN(), packaged if isinstance(weights, bool) else Path(weights)
     state = {} if weights is False else read_weights(file)
     if state: load_weights(model, {_in_its_place(k): v for k, v in state.items()}, str(file))
     name = 'AttRNN' if state else 'AttRNN (random weights)'

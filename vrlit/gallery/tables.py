@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TABLES', 'load_table', 'tile_places', 'TablePrompt']
 
-# %% ../../nbs/gallery/64_tables.ipynb #7e0538f2
+# %% ../../nbs/gallery/64_tables.ipynb #5d5d05e8
 from math import ceil, sqrt
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..pixels import Pixels
 from ..sources import Source
 from ..tasks import Task, make_task
 
-# %% ../../nbs/gallery/64_tables.ipynb #de01b1f3
+# %% ../../nbs/gallery/64_tables.ipynb #53284339
 TABLES = ('tumours', 'wine', 'diabetes')
 
 def load_table(
@@ -46,7 +46,7 @@ def load_table(
     return make_task(name, (x[train], y[train]), (x[test], y[test]), names, val, seed,
                      'scikit-learn, half of it to test', kind='tensors', real=real)
 
-# %% ../../nbs/gallery/64_tables.ipynb #99ef8694
+# %% ../../nbs/gallery/64_tables.ipynb #ff4d1ad5
 def tile_places(
     features: int, # F
     side: int, # H, of the picture
@@ -60,7 +60,7 @@ def _checked_rows(x, features):
     if check_type('x', x, Tensor, 'rows, a tensor').shape[1:] == (features,): return x
     raise ValueError(f'x: expected rows of {features} numbers, got {list(x.shape)}')
 
-# %% ../../nbs/gallery/64_tables.ipynb #9931e37d
+# %% ../../nbs/gallery/64_tables.ipynb #353e4124
 class TablePrompt(nn.Module):
     """`f_in(x) = sigmoid(W + a T(x))`: each number as a grey tile, on a learned pattern (after Chen et al., CIKM 2021).
 
@@ -100,7 +100,7 @@ class TablePrompt(nn.Module):
         "The picture, normalised."
         return self.r.normalise((self.W + self.strength * self.tiles(x)).sigmoid())
 
-# %% ../../nbs/gallery/64_tables.ipynb #a58e01d0
+# %% ../../nbs/gallery/64_tables.ipynb #3761b3f0
 TablePrompt.recipes = dict(example=dict(epochs=20, batch_size=32, optimizer='adam', lr=.02, schedule='cosine',
                                         class_weight='balanced', metrics=('average_precision',),
                                         select='average_precision'))
